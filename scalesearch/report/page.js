@@ -195,6 +195,8 @@
     for (const [name, figure] of Object.entries(page.figures)) draw(name, figure);
     startClasses();
     startHistograms();
+    // What is left has no data, as before the first trial of full length or within all limits.
+    for (const note of document.querySelectorAll(".waiting")) note.textContent = "Nothing to draw yet.";
     narrow.addEventListener("change", () => drawn.forEach((figure, name) => draw(name, figure)));
     document.documentElement.dataset.ready = "yes";
   } catch (error) {

@@ -369,6 +369,20 @@ def test_a_browser_draws_every_figure_and_runs_nothing_of_the_users(
 
 
 @pytest.mark.slow
+def test_a_figure_without_data_is_said_to_have_none(tmp_path: Path, make_record: MakeRecord, chromium: Any) -> None:
+    RecordStore(tmp_path).save(make_record(0, top1=None))
+    write_page(read_contents(tmp_path), tmp_path / "report.html", written=NOON)
+    tab = chromium.new_page()
+    tab.goto((tmp_path / "report.html").as_uri())
+    tab.wait_for_selector("html[data-ready]", timeout=60_000)
+    assert tab.evaluate("document.documentElement.dataset.ready") == "yes"
+    for name in ("front", "hypervolume"):
+        assert tab.locator(f'[data-chart="{name}"]').inner_text() == "Nothing to draw yet."
+    assert "Drawing:" not in tab.locator("main").inner_text()
+    tab.close()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("low", "kept"), [(0.131, "0.133"), (1.0, "2")])
 def test_a_phone_shows_few_ticks_but_some(
     low: float, kept: str, tmp_path: Path, session: Session, make_record: MakeRecord, chromium: Any
