@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from scalesearch.analysis.front import as_good, hypervolume, pareto_front, point, reference_of
+from scalesearch.values.candidate import Scaling
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
 from scalesearch.values.settings import SamplerName
@@ -108,7 +109,7 @@ def chance_front(records: Iterable[TrialRecord], samplers: Sequence[SamplerName]
 
 
 def base_network(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """Return the measured trial nearest to the base network itself: dense, fp32, with multipliers nearest to 1."""
+    """Return the measured trial nearest to the base network itself: dense, fp32, by `distance_from_base`."""
     dense = [
         record
         for record in records
@@ -123,12 +124,20 @@ def base_network(records: Iterable[TrialRecord]) -> TrialRecord | None:
 
 
 def distance_from_base(record: TrialRecord) -> float:
-    """Return the sum of the absolute binary logarithms of all multipliers: 0 for the base network."""
-    scaling = record.candidate.scaling
-    factors = [scaling.resolution, scaling.depth, scaling.width, scaling.kernel]
+    """Return the sum of the absolute binary logarithms of all multipliers: 0 for the base network.
+
+    The depth and the kernel count once more where neck, heads or decoder follow them, and another decoder counts as a
+    multiplier of 2.
+    """
+    scaling, usual = record.candidate.scaling, Scaling()
+    factors = [scaling.resolution, scaling.depth, scaling.width, scaling.kernel, scaling.neck_width]
     for stage in scaling.stages:
         factors += [stage.depth, stage.width, stage.kernel]
-    return sum(abs(math.log2(factor)) for factor in factors)
+    if scaling.neck_follows in ("width_depth", "all"):
+        factors.append(scaling.depth)
+    if scaling.neck_follows in ("width_kernel", "all"):
+        factors.append(scaling.kernel)
+    return sum(abs(math.log2(factor)) for factor in factors) + (scaling.decoder != usual.decoder)
 
 
 def hypervolume_over_trials(records: Iterable[TrialRecord]) -> tuple[tuple[int, float], ...]:

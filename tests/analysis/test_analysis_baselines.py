@@ -96,6 +96,20 @@ def test_the_base_is_dense_fp32_and_nearest_to_one(make_record: MakeRecord) -> N
     assert base_network([quantized]) is None
 
 
+def test_another_neck_or_decoder_is_not_that_of_the_base(make_record: MakeRecord) -> None:
+    def distance(scaling: Scaling) -> float:
+        return distance_from_base(replace(make_record(0), candidate=Candidate(scaling=scaling)))
+
+    assert distance(Scaling()) == 0
+    assert distance(Scaling(neck_width=0.5)) == 1
+    assert distance(Scaling(decoder="lraspp")) == 1
+    assert distance(Scaling(depth=2.0, kernel=4.0)) == 3
+    assert distance(Scaling(depth=2.0, kernel=4.0, neck_follows="width_depth")) == 4
+    assert distance(Scaling(depth=2.0, kernel=4.0, neck_follows="all")) == 6
+    # With multipliers of 1, it is the same network whatever the neck follows.
+    assert distance(Scaling(neck_follows="all")) == 0
+
+
 def test_hypervolume_grows_to_that_of_the_whole_front(records: list[TrialRecord]) -> None:
     grown = hypervolume_over_trials(records)
     values = [value for _, value in grown]
