@@ -9,6 +9,7 @@ import pytest
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.report.front_sections import answer, warning_lines
+from scalesearch.search.fates import given_up_on, repeat
 from scalesearch.search.storage import STUDY_FILE
 from scalesearch.study.contents import read_contents
 from scalesearch.values.candidate import Pruning
@@ -49,6 +50,18 @@ def test_what_repeats_another_trial_is_not_counted_with_it(tmp_path: Path, make_
     lines = list(warning_lines(read_contents(tmp_path)))
     assert [line for line in lines if "1 trial did not settle" in line and "disturbed): 5; on the front" in line]
     assert "few images (1 trial)" in lines
+
+
+def test_failures_are_told_by_stage_whatever_their_reasons_begin_with(
+    tmp_path: Path, make_record: MakeRecord
+) -> None:
+    store, failed = RecordStore(tmp_path), make_record(0, top1=None, reason="train: the loss is not finite")
+    again = repeat(failed, 1, failed.candidate)
+    left, bug = given_up_on(3, failed.candidate), replace(failed, trial=4, reason="bug: KeyError")
+    for record in (failed, again, repeat(again, 2, failed.candidate), left, bug):
+        store.save(record)
+    told = [line for line in warning_lines(read_contents(tmp_path)) if "failed" in line]
+    assert told == ["5 of 5 trials failed (3 in train, 1 not gone on with after a kill, 1 by a bug)."]
 
 
 def test_an_unsettled_member_of_the_front_is_named_as_one(tmp_path: Path, make_record: MakeRecord) -> None:
