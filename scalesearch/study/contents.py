@@ -10,6 +10,7 @@ from scalesearch.analysis.front import knee, pareto_front
 from scalesearch.analysis.importance import AxisImportance, axis_importance
 from scalesearch.analysis.likely_members import Correction, correct
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.records.confirmed import read_confirmed
 from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.run_file import NAME, read_run_file
 from scalesearch.records.store import RecordStore
@@ -52,6 +53,8 @@ class StudyContents:
     scores: dict[int, FrontScore]
     confirmation: Confirmation | None
     """None where no member of the front was confirmed, or where a confirmed file cannot be read."""
+    confirmed_off_front: tuple[int, ...]
+    """The trials that were confirmed, where no member of the front was."""
     correction: Correction | None
     """What the confirmed trials show about the searched front; None where none was confirmed."""
     importance: tuple[AxisImportance, ...]
@@ -107,9 +110,10 @@ def read_contents(
     samplers = start_samplers(session) if is_searched(folder) else ()
     front = pareto_front(records)
     scores = read_front_scores(folder)
-    confirmation, unreadable = None, ""
+    confirmation, unreadable, off_front = None, "", set[int]()
     try:
         confirmation = stored_confirmation(folder, front, records, scores)
+        off_front = set() if confirmation else {run.trial for run in read_confirmed(folder)}
     except ConfigError as error:  # the search itself can be shown all the same
         unreadable = str(error)
     return StudyContents(
@@ -123,6 +127,7 @@ def read_contents(
         base=base_network(records),
         scores={score.trial: score for score in scores},
         confirmation=confirmation,
+        confirmed_off_front=tuple(sorted(off_front)),
         correction=correct(confirmation, front, records) if confirmation else None,
         importance=axis_importance(records, session.space) if session else (),
         outlook=outlook(session.space, records) if session else None,

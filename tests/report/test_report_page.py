@@ -19,6 +19,7 @@ from scalesearch.records.confirmed import read_confirmed, write_confirmed
 from scalesearch.records.front_scores import write_front_scores
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
+from scalesearch.report.confirmed_section import confirmed
 from scalesearch.report.detail_sections import axes
 from scalesearch.report.front_sections import answer
 from scalesearch.report.page import page, write_page
@@ -185,6 +186,19 @@ def test_a_trial_that_was_confirmed_beside_the_front_is_marked_and_the_bias_is_t
     assert f"<td>added: no: {member.record.trial} beat it" in html
     assert f"Added, though not on the brief front: {other.trial} (off the front now)." in html
     assert "Bias of the brief front: nothing to say, it takes 4 confirmed networks" in html
+
+
+def test_a_confirmed_trial_that_left_the_front_is_named(folder: Path, make_record: MakeRecord) -> None:
+    study = read_contents(folder)
+    assert study.confirmation and not study.confirmed_off_front
+    (member,) = study.confirmation.moves
+    RecordStore(folder).save(make_record(99, top1=0.99, p50_ms=0.1))
+    told = confirmed(read_contents(folder))
+    assert f"No member of the front is confirmed; trial {member.record.trial} was, but is not on the front" in told
+    assert "Not confirmed yet" not in told
+    run = read_confirmed(folder)[0]
+    write_confirmed(folder, replace(run, trial=99))
+    assert "No member" not in confirmed(read_contents(folder))
 
 
 @pytest.mark.parametrize(
