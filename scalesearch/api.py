@@ -13,10 +13,9 @@ from scalesearch.config.spaces import SPACE_NUMBERS, SPACE_SECTIONS
 from scalesearch.deployment.targets import AUTO, choose_target
 from scalesearch.errors import ConfigError
 from scalesearch.folder_lock import hold_folder
-from scalesearch.records.run_file import read_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.search.events import Event, StudyOutcome
-from scalesearch.search.storage import STUDY_FILE
+from scalesearch.search.storage import is_searched
 from scalesearch.study.run import run_search as _run_search
 from scalesearch.study.session import open_session
 from scalesearch.values.candidate import Candidate
@@ -106,7 +105,7 @@ def evaluate(
 def _evaluate(
     candidate: Candidate, space: SearchSpace, settings: RunSettings, folder: Path, report: Callable[[str], None]
 ) -> TrialRecord:
-    if _is_searched(folder):
+    if is_searched(folder):
         message = f"{folder} is the study of a search, whose sampler must know every trial: give another folder."
         raise ConfigError(message)
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,12 +121,6 @@ def _evaluate(
     record = TrialEvaluator(session, rejects=False).evaluate(plan, trial=trial, report=report)
     store.save(record)
     return record
-
-
-def _is_searched(folder: Path) -> bool:
-    """Tell whether the folder is the study of a search, whose trials live in a database of its own or on a server."""
-    stored = read_run_file(folder)
-    return (folder / STUDY_FILE).exists() or bool(stored and stored.settings.storage)
 
 
 def _on_network(space: SearchSpace, settings: RunSettings) -> SearchSpace:

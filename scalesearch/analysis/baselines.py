@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterable, Sequence
 
 from scalesearch.analysis.front import as_good, hypervolume, pareto_front, point, reference_of
+from scalesearch.values.candidate import Scaling
 from scalesearch.values.record import TrialRecord
+from scalesearch.values.session import Session
 from scalesearch.values.settings import SamplerName
 
 RANDOM_START: dict[SamplerName, float] = {"tpe": 10, "gp": 10, "nsga2": 20, "random": math.inf, "growth": 6}
@@ -17,18 +19,56 @@ DRAWS_ITS_START: frozenset[SamplerName] = frozenset({"nsga2"})
 For the other samplers, the random start is counted without siblings (see `by_chance`)."""
 
 
-def drawn_by_chance(records: Iterable[TrialRecord], sampler: SamplerName) -> tuple[TrialRecord, ...]:
-    """Return the records of the sampler's random start, sorted by trial number.
+def samplers_of_runs(
+    sampler: SamplerName, stored: Session | None, *, searches: bool
+) -> tuple[SamplerName, ...] | None:
+    """Return `Session.samplers` for a run with this sampler; where the first ones are not known, that stays so.
+
+    Args:
+        sampler: The sampler of the run.
+        stored: The session of the run before; None for a new study.
+        searches: Whether the run asks the sampler; it does not if candidates are given by hand.
+    """
+    if stored is None:
+        return (sampler,) if searches else ()
+    if not stored.samplers or not searches or sampler in stored.samplers:
+        return stored.samplers
+    return (*stored.samplers, sampler)
+
+
+def start_samplers(session: Session | None) -> tuple[SamplerName, ...]:
+    """Return the samplers by which `drawn_by_chance` finds a study's random start; empty if it cannot be known.
+
+    They are those of all its runs. A study of earlier versions does not tell them, so its start is the one that all
+    samplers have in common; but if the last one was `random`, it may have been the only one.
+    """
+    if session is None:
+        return ()
+    if session.samplers is None:
+        return () if session.settings.sampler_name == "random" else tuple(RANDOM_START)
+    return session.samplers
+
+
+def drawn_by_chance(records: Iterable[TrialRecord], samplers: Sequence[SamplerName]) -> tuple[TrialRecord, ...]:
+    """Return the records of a study's random start, sorted by trial number: those before any sampler has learned.
 
     They serve as a random search with a smaller budget. Trial 0 is left out, since this program asks for it (it is
     always the cheapest candidate). Siblings are left out too. There are none where candidates are trained by unlike
-    lengths: those of the start are not trained in full.
+    lengths, since those of the start are not trained in full, and none where the whole study is a random search.
+
+    Args:
+        records: The whole study.
+        samplers: Those of `start_samplers`. A trial counts if it belongs to the random start of each of them.
     """
     asked = sorted((record for record in records if record.sibling_of is None), key=lambda record: record.trial)
-    if any(record.full_updates for record in asked):
+    if any(record.full_updates for record in asked) or set(samplers) <= {"random"}:
         return ()
     trials = [record.trial for record in asked]
-    return tuple(record for record in asked if record.trial > 0 and by_chance(record.trial, trials, sampler))
+    return tuple(
+        record
+        for record in asked
+        if record.trial > 0 and all(by_chance(record.trial, trials, sampler) for sampler in samplers)
+    )
 
 
 def by_chance(trial: int, asked: Iterable[int], sampler: SamplerName, *, given: int = 0) -> bool:
@@ -55,23 +95,21 @@ def starts_uncut(sampler: SamplerName, *, branches: bool) -> bool:
     return sampler == "growth" or (branches and sampler != "random")
 
 
-def chance_ends(records: Iterable[TrialRecord], sampler: SamplerName) -> float:
-    """Return the first trial number after the random start; infinite for a random search."""
-    if math.isinf(RANDOM_START[sampler]):
-        return math.inf
-    return max((record.trial + 1 for record in drawn_by_chance(records, sampler)), default=0)
+def chance_ends(records: Iterable[TrialRecord], samplers: Sequence[SamplerName]) -> int:
+    """Return the first trial number after the random start; 0 without one."""
+    return max((record.trial + 1 for record in drawn_by_chance(records, samplers)), default=0)
 
 
-def chance_front(records: Iterable[TrialRecord], sampler: SamplerName) -> tuple[TrialRecord, ...]:
+def chance_front(records: Iterable[TrialRecord], samplers: Sequence[SamplerName]) -> tuple[TrialRecord, ...]:
     """Return the front of `drawn_by_chance`. A repeated answer counts as the trial that it repeats."""
     originals = {record.trial: record for record in records}
-    drawn = drawn_by_chance(originals.values(), sampler)
+    drawn = drawn_by_chance(originals.values(), samplers)
     found = {record.trial if record.same_as is None else record.same_as for record in drawn}
     return pareto_front(originals[trial] for trial in sorted(found) if trial in originals)
 
 
 def base_network(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """Return the measured trial nearest to the base network itself: dense, fp32, with multipliers nearest to 1."""
+    """Return the measured trial nearest to the base network itself: dense, fp32, by `distance_from_base`."""
     dense = [
         record
         for record in records
@@ -86,12 +124,20 @@ def base_network(records: Iterable[TrialRecord]) -> TrialRecord | None:
 
 
 def distance_from_base(record: TrialRecord) -> float:
-    """Return the sum of the absolute binary logarithms of all multipliers: 0 for the base network."""
-    scaling = record.candidate.scaling
-    factors = [scaling.resolution, scaling.depth, scaling.width, scaling.kernel]
+    """Return the sum of the absolute binary logarithms of all multipliers: 0 for the base network.
+
+    The depth and the kernel count once more where neck, heads or decoder follow them, and another decoder counts as a
+    multiplier of 2.
+    """
+    scaling, usual = record.candidate.scaling, Scaling()
+    factors = [scaling.resolution, scaling.depth, scaling.width, scaling.kernel, scaling.neck_width]
     for stage in scaling.stages:
         factors += [stage.depth, stage.width, stage.kernel]
-    return sum(abs(math.log2(factor)) for factor in factors)
+    if scaling.neck_follows in ("width_depth", "all"):
+        factors.append(scaling.depth)
+    if scaling.neck_follows in ("width_kernel", "all"):
+        factors.append(scaling.kernel)
+    return sum(abs(math.log2(factor)) for factor in factors) + (scaling.decoder != usual.decoder)
 
 
 def hypervolume_over_trials(records: Iterable[TrialRecord]) -> tuple[tuple[int, float], ...]:

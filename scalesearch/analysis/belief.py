@@ -337,7 +337,9 @@ class Belief:
         )
 
     def _error_without(self, left_out: NDArray[np.int64]) -> tuple[Array, Array]:
-        kept = np.setdiff1d(np.arange(len(self._x)), left_out)
+        others = np.setdiff1d(np.arange(len(self._x)), left_out)
+        below = depth_below_front(self.scores[others], self.log_ms[others])
+        kept = others[newest_and_best(self._x[others], below)]
         score, log_ms = copy.copy(self._score), copy.copy(self._log_ms)
         score.fit(self._x[kept], self.scores[kept], tune=False)
         log_ms.fit(*self._with_timed(self._x[kept], self.log_ms[kept]), tune=False)

@@ -192,7 +192,7 @@ def _split(session: Session) -> tuple[object, ...]:
     data, settings = session.data, session.settings.data
     sizes = (data.train_images, data.val_images, data.calibration_images, data.test_images)
     window = None if isinstance(settings.window, str) else settings.window
-    split = (settings.val_fraction, settings.test_fraction, settings.seed)
+    split = (settings.val_fraction, settings.test_fraction, settings.seed, settings.group_by)
     return (data.name, data.class_names, sizes, settings.fit, window, split)
 
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from scalesearch.analysis.front import point
@@ -74,12 +74,22 @@ def varied_axes(records: Iterable[TrialRecord], space: SearchSpace) -> tuple[Nam
     )
 
 
+def as_wide_as(axis: Range, values: Iterable[float]) -> Range:
+    """Return the range, widened to hold the values: those of a candidate given by hand need not lie on its axis.
+
+    It goes by logarithms only as long as all are above 0.
+    """
+    every = [axis.low, axis.high, *values]
+    return replace(axis, low=min(every), high=max(every), log=axis.log and min(every) > 0)
+
+
 def _distribution(named: NamedAxis, records: Iterable[TrialRecord]) -> "optuna.distributions.BaseDistribution":
     import optuna
 
-    if isinstance(named.axis, Range):
-        return optuna.distributions.FloatDistribution(named.axis.low, named.axis.high, log=named.axis.log)
     values: set[Value] = {candidate_value(record.candidate, named.name) for record in records}
+    if isinstance(named.axis, Range):
+        axis = as_wide_as(named.axis, map(float, values))
+        return optuna.distributions.FloatDistribution(axis.low, axis.high, log=axis.log)
     return optuna.distributions.CategoricalDistribution(sorted(values, key=str))
 
 

@@ -37,7 +37,7 @@ def trial_line(record: TrialRecord) -> str:
         unstable = " unstable" if record.latency.unsettled else ""
         origin = f"same as {record.same_as}" if record.same_as is not None else f"{seconds:.0f} s"
         if record.sibling_of is not None and record.same_as is None:
-            origin = f"{'branch' if record.charged else 'sibling'} of {record.sibling_of}, {origin}"
+            origin = f"{'branch' if record.is_branch else 'sibling'} of {record.sibling_of}, {origin}"
         result = f"{record.quality.title} {100 * record.quality.score:5.1f} %  "
         result += f"{milliseconds_number(record.latency.p50_ms):>7} ms{unstable}"
         return f"trial {record.trial:3d}  {result}  {what}  [{origin}]{mark}"

@@ -146,7 +146,7 @@ def _likely(folder: Path, front: Sequence[MeasuredTrial], records: Sequence[Tria
     confirmation = stored_confirmation(folder, front, records)
     if confirmation is None:
         message = (
-            f"--also auto: nothing of {folder} was confirmed yet, so no score can be corrected.\n"
+            f"--also auto: nothing on the front of {folder} was confirmed yet, so no score can be corrected.\n"
             "Run `scalesearch confirm` without it first."
         )
         raise ConfigError(message)

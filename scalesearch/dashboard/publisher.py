@@ -54,9 +54,9 @@ def installed() -> bool:
 class DashboardListener:
     """Keeps a study readable in Optuna Dashboard while a search goes on. Does nothing without the extra."""
 
-    def __init__(self, folder: Path, space: SearchSpace, sampler: SamplerName, task: str = "") -> None:
-        """Take the study's folder, space and task, and its sampler, by which the trials drawn at random are known."""
-        self._folder, self._space, self._sampler, self._task = folder, space, sampler, task
+    def __init__(self, folder: Path, space: SearchSpace, samplers: Sequence[SamplerName], task: str = "") -> None:
+        """Take the study's folder, space and task, and its `start_samplers`, which tell what was drawn at random."""
+        self._folder, self._space, self._samplers, self._task = folder, space, samplers, task
 
     def study_opened(self, study: "optuna.Study") -> None:
         """Save the study's note."""
@@ -68,12 +68,12 @@ class DashboardListener:
 
     def front_changed(self, study: "optuna.Study", records: Iterable[TrialRecord]) -> None:
         """Save the front's figures, and the files of its members."""
-        show_front(study, records, folder=self._folder, sampler=self._sampler)
+        show_front(study, records, folder=self._folder, samplers=self._samplers)
 
     def statistics_due(self, study: "optuna.Study", records: Iterable[TrialRecord]) -> None:
         """Save every figure over all records: those of the front, too, for dominated trials are drawn in them."""
         every = list(records)
-        update_figures(study, every, sampler=self._sampler)
+        update_figures(study, every, samplers=self._samplers)
         update_statistics(study, every, self._space)
 
 
@@ -108,13 +108,13 @@ def annotate_missing(
     records: Iterable[TrialRecord],
     folder: Path | None = None,
     *,
-    sampler: SamplerName,
+    samplers: Sequence[SamplerName],
     task: str = "",
 ) -> int:
     """Save what a run without the extra could not: missing notes of trials, the study's note, figures and files.
 
-    Return the number of notes saved. Do nothing without the extra. The figures show which candidates `sampler` drew by
-    chance; `task` is as in `annotate_trial`.
+    Return the number of notes saved. Do nothing without the extra. By `samplers`, the study's `start_samplers`, the
+    figures show which candidates were drawn by chance; `task` is as in `annotate_trial`.
     """
     if not installed():
         return 0
@@ -128,7 +128,7 @@ def annotate_missing(
             saved += 1
     if saved:
         annotate_study(study)
-        update_figures(study, known.values(), sampler=sampler)
+        update_figures(study, known.values(), samplers=samplers)
     if folder:
         keep_artifacts(study, folder, pareto_front(known.values()))
     return saved
@@ -144,26 +144,28 @@ class _NoteOwner:
 
 
 def show_front(
-    study: "optuna.Study", records: Iterable[TrialRecord], *, folder: Path, sampler: SamplerName = "tpe"
+    study: "optuna.Study", records: Iterable[TrialRecord], *, folder: Path, samplers: Sequence[SamplerName] = ()
 ) -> None:
     """Save what changes with the front: figures, and the files of its members. Do nothing without the extra."""
     if not installed():
         return
     every = list(records)
-    update_figures(study, every, sampler=sampler)
+    update_figures(study, every, samplers=samplers)
     keep_artifacts(study, folder, pareto_front(every))
 
 
-def update_figures(study: "optuna.Study", records: Iterable[TrialRecord], *, sampler: SamplerName = "tpe") -> None:
+def update_figures(
+    study: "optuna.Study", records: Iterable[TrialRecord], *, samplers: Sequence[SamplerName] = ()
+) -> None:
     """Save the figures of front and hypervolume in place of the last ones. Do nothing without the extra."""
     if not installed():
         return
     every = list(records)
     front = pareto_front(every)
-    chance = chance_front(every, sampler)
+    chance = chance_front(every, samplers)
     figure = front_figure(every, chance=chance, base=base_network(every), knee=knee(front))
     _save(study, FRONT_FIGURE, figure)
-    _save(study, HYPERVOLUME_FIGURE, hypervolume_figure(every, chance_until=chance_ends(every, sampler)))
+    _save(study, HYPERVOLUME_FIGURE, hypervolume_figure(every, chance_until=chance_ends(every, samplers)))
 
 
 def update_statistics(study: "optuna.Study", records: Iterable[TrialRecord], space: SearchSpace) -> None:

@@ -12,6 +12,7 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from scalesearch.analysis.baselines import start_samplers
 from scalesearch.dashboard.artifacts import artifact_store
 from scalesearch.dashboard.guard import HOST, guard
 from scalesearch.dashboard.publisher import annotate_missing, installed, update_statistics
@@ -80,9 +81,8 @@ def complete_notes(folder: Path, records: Iterable[TrialRecord]) -> int:
     """
     with contextlib.suppress(ConfigError), only_coordinator(folder), opened_study(folder) as opened:
         every, session = list(records), _readable_session(folder)
-        sampler = session.settings.sampler_name if session else "tpe"
         task = session.settings.task if session else ""
-        saved = annotate_missing(opened.study, every, folder, sampler=sampler, task=task)
+        saved = annotate_missing(opened.study, every, folder, samplers=start_samplers(session), task=task)
         if saved and session:
             update_statistics(opened.study, every, session.space)
         return saved

@@ -23,6 +23,8 @@ _NOT_NEGATIVE = frozenset(
 _FRACTIONS = frozenset(
     ("score", "float_score", "macro_precision", "macro_recall", "precision", "recall", "average_precision")
 )
+_ROUNDING = 1e-9
+"""A fraction may be this far above 1: earlier versions, and metrics of other packages, store sums as they come."""
 _LARGEST = 2**63
 
 
@@ -50,7 +52,7 @@ def _can_be(value: float, place: str) -> bool:
     if not -_LARGEST < value < _LARGEST and isinstance(value, int):
         return False
     if name in _FRACTIONS:
-        return 0 <= value <= 1
+        return 0 <= value <= 1 + _ROUNDING
     return value > 0 if name in _ABOVE_ZERO else value >= 0 or name not in _NOT_NEGATIVE
 
 

@@ -29,6 +29,13 @@ def confirmed(study: StudyContents) -> str:
     title, found = "Confirmed front", study.confirmation
     if found is None:
         words = "Not confirmed yet. `scalesearch confirm` trains members of the front at full length and measures anew."
+        if off := study.confirmed_off_front:
+            trials = ", ".join(map(str, off))
+            were = f"trial {trials} was, but is" if len(off) == 1 else f"trials {trials} were, but are"
+            words = (
+                f"No member of the front is confirmed; {were} not on the front (any more). "
+                "`scalesearch confirm` trains its members at full length and measures anew."
+            )
         if study.unreadable:
             words = f"Left out: {study.unreadable}"
         trained_on = longer_trainings(study.records)

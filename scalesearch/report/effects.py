@@ -3,10 +3,10 @@
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scalesearch.analysis.front import point
-from scalesearch.analysis.importance import varied_axes
+from scalesearch.analysis.importance import as_wide_as, varied_axes
 from scalesearch.spaces.suggest import candidate_value
 from scalesearch.values.quality import metric_title, score_noun
 from scalesearch.values.record import TrialRecord
@@ -49,8 +49,11 @@ def axis_levels(records: Sequence[TrialRecord], space: SearchSpace) -> tuple[tup
 
 def _levels(records: Sequence[TrialRecord], named: NamedAxis) -> tuple[Level, ...]:
     groups: dict[tuple[float, str], list[TrialRecord]] = {}
-    for record in records:
-        groups.setdefault(_level_of(candidate_value(record.candidate, named.name), named), []).append(record)
+    values = [candidate_value(record.candidate, named.name) for record in records]
+    if isinstance(named.axis, Range):
+        named = replace(named, axis=as_wide_as(named.axis, map(float, values)))
+    for record, value in zip(records, values, strict=True):
+        groups.setdefault(_level_of(value, named), []).append(record)
     return tuple(
         Level(
             value=name,

@@ -1,5 +1,6 @@
 """The sections that answer what was found and how far it can be trusted."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -45,6 +46,9 @@ HIGH_STANDARD_ERROR = 0.01
 _MOST_WARNINGS = 12
 _MOST_NAMED = 20
 """Largest number of unstable trials that are named."""
+_REPEATED = re.compile(r"^(as trial \d+: )+")
+_NO_STAGES = {"not gone on with": "not gone on with after a kill", "bug": "by a bug", "": "in an unknown stage"}
+"""In words, what begins the reason of a failed trial without being a stage."""
 
 
 def answer(study: StudyContents) -> str:
@@ -88,6 +92,11 @@ def _comparisons(study: StudyContents) -> Iterator[str]:
                 f"Trial {fast.trial} is at least as {good} ({percent(point(fast)[0])}) and "
                 f"{p50_ms / point(fast)[1]:.2f}x as fast."
             )
+    if set(study.samplers) == {"random"}:
+        yield (
+            "The sampler was random, so the whole study was drawn by chance, except for the cheapest candidate (trial "
+            "0) and siblings. There is no search to be compared with chance."
+        )
     if study.chance:
         reference = reference_of(study.records)
         found, chance = (hypervolume(map(point, each), reference) for each in (study.front, study.chance))
@@ -102,10 +111,12 @@ def _drawn_uncut(study: StudyContents) -> str:
     """Say that a part of the random start was not drawn from the whole space; empty where all of it was."""
     if study.session is None:
         return ""
-    sampler, branches = study.session.settings.sampler_name, study.session.settings.branches
-    if not (starts_uncut(sampler, branches=branches) and uncut_parameters(study.session.space)):
+    settings = study.session.settings
+    asked = study.session.samplers or (settings.sampler_name,)
+    sampler = next((each for each in asked if starts_uncut(each, branches=settings.branches)), None)
+    if sampler is None or not uncut_parameters(study.session.space):
         return ""
-    drawn = drawn_by_chance(study.records, sampler)
+    drawn = drawn_by_chance(study.records, study.samplers)
     uncut = sum(record.candidate.pruning.channel_fraction == 0 for record in drawn)
     if uncut < len(drawn) // 2:  # drawn by another sampler, before the study went on with this one
         return ""
@@ -196,9 +207,9 @@ def warning_lines(study: StudyContents) -> Iterator[str]:
             "shipped network, and members that lie close may change places at full length: `scalesearch confirm`."
         )
     yield from _few_images(study)
-    failed = Counter(record.reason.partition(":")[0] for record in study.records if record.state == "failed")
+    failed = Counter(_cause(record.reason) for record in study.records if record.state == "failed")
     if failed:
-        causes = ", ".join(f"{number} in {stage or 'an unknown stage'}" for stage, number in failed.most_common(4))
+        causes = ", ".join(f"{number} {cause}" for cause, number in failed.most_common(4))
         yield f"{failed.total()} of {len(study.records)} trials failed ({causes})."
     yield from study.session.data.warnings if study.session else ()
     # The first line told of unsettled latencies: their texts have numbers of their own, so each would count as a kind.
@@ -209,6 +220,12 @@ def warning_lines(study: StudyContents) -> Iterator[str]:
         yield f"{warning} ({number} trial{'' if number == 1 else 's'})"
     if len(told_by) > _MOST_WARNINGS:
         yield f"{len(told_by) - _MOST_WARNINGS} more kinds of warning are in the records."
+
+
+def _cause(reason: str) -> str:
+    """Return where a trial failed, in words; one that repeats another failed where that one did."""
+    stage = _REPEATED.sub("", reason).partition(":")[0]
+    return _NO_STAGES.get(stage, f"in {stage}")
 
 
 def _gaps(study: StudyContents) -> Iterator[str]:

@@ -18,9 +18,14 @@
     return document.querySelector(`[data-chart="${name}"]`);
   }
 
-  // Of 1, 1.5, 2, 3, 5, 7, 10, ... only 1, 2, 5 fit a phone.
-  function fewerTicks(axis) {
-    const kept = axis.ticktext.map((_, at) => at).filter((at) => /^(0\.)?0*[125]0*$/.test(axis.ticktext[at]));
+  // Of 1, 1.5, 2, 3, 5, 7, 10, ... only 1, 2, 5 fit a phone, unless latencies are so near that these are out of view.
+  function fewerTicks(axis, data) {
+    const shown = data.flatMap((trace) => trace.x ?? []).filter((value) => value > 0);
+    const [low, high] = shown.reduce(([least, most], x) => [Math.min(least, x), Math.max(most, x)], [Infinity, 0]);
+    const all = axis.ticktext.map((_, at) => at);
+    const few = all.filter((at) => /^(0\.)?0*[125]0*$/.test(axis.ticktext[at]));
+    const seen = few.filter((at) => low <= axis.tickvals[at] && axis.tickvals[at] <= high);
+    const kept = seen.length > 1 ? few : all;
     const of = (values) => kept.map((at) => values[at]);
     return { ...axis, tickangle: 0, ticktext: of(axis.ticktext), tickvals: of(axis.tickvals) };
   }
@@ -63,7 +68,7 @@
       const rows = named.length > 1 ? Math.ceil(named.length / 2) : 0;
       const plot = layout.height - 45 - 60;
       layout.legend = { ...layout.legend, y: -62 / plot, yanchor: "top", font: { size: 11 } };
-      if (layout.xaxis?.ticktext) layout.xaxis = fewerTicks(layout.xaxis);
+      if (layout.xaxis?.ticktext) layout.xaxis = fewerTicks(layout.xaxis, figure.data);
       layout.title = { ...layout.title, font: { size: 12 } };
       layout.margin = { ...layout.margin, l: Math.min(layout.margin?.l ?? 50, 110), r: 10, t: 45, b: 60 + 20 * rows };
       layout.height += 20 * rows;
@@ -190,6 +195,8 @@
     for (const [name, figure] of Object.entries(page.figures)) draw(name, figure);
     startClasses();
     startHistograms();
+    // What is left has no data, as before the first trial of full length or within all limits.
+    for (const note of document.querySelectorAll(".waiting")) note.textContent = "Nothing to draw yet.";
     narrow.addEventListener("change", () => drawn.forEach((figure, name) => draw(name, figure)));
     document.documentElement.dataset.ready = "yes";
   } catch (error) {

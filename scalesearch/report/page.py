@@ -238,10 +238,9 @@ def figures(study: StudyContents) -> dict[str, Figure]:
 
     Figures of classes and histograms are drawn when the reader chooses a trial.
     """
-    sampler = study.session.settings.sampler_name if study.session else "tpe"
     made = {
         "front": front_figure(study.records, chance=study.chance, base=study.base, knee=study.knee),
-        "hypervolume": hypervolume_figure(study.records, chance_until=chance_ends(study.records, sampler)),
+        "hypervolume": hypervolume_figure(study.records, chance_until=chance_ends(study.records, study.samplers)),
         "outlook": outlook_figure(study.outlook, study.records),
         "importance": importance_figure(study.importance, metric_of(study.records)),
         "paid": paid_figure(study.records),

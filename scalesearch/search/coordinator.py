@@ -19,6 +19,7 @@ from scalesearch.search.asking import Asker, Sampling
 from scalesearch.search.branches import Branches
 from scalesearch.search.events import RunStopped, StageEntered, StudyOutcome, TrialStarted
 from scalesearch.search.fates import (
+    because_of,
     charged_at_most,
     error_of,
     given_up_on,
@@ -244,7 +245,7 @@ class _Run:
             return True
         record = self._answer_without_training(number, plan)
         if record:
-            self._answer(asked.trial, replace(record, sibling_of=sibling_of))
+            self._answer(asked.trial, because_of(record, sibling_of, other_cut=pays))
         elif self._ledger.is_running(plan.key):
             self._ledger.park(Asked(trial=asked.trial, plan=plan, sibling_of=sibling_of, pays=pays))
         elif asked.continued and pays and not self._ledger.has_room:
@@ -340,7 +341,8 @@ class _Run:
                 record = gone_on_with(record, asked.plan, shared_updates=shared)
             record = charged_at_most(record, asked.plan, shared_updates=shared, stored=stored)
         if asked.sibling_of is not None:
-            record = replace(record, charged=record.charged and asked.pays, sibling_of=asked.sibling_of)
+            record = replace(record, charged=record.charged and asked.pays)
+            record = because_of(record, asked.sibling_of, other_cut=asked.pays)
         del self._ledger.running[report.trial]
         self._answer(asked.trial, record)
         if isinstance(report, Fatal):
@@ -364,4 +366,4 @@ class _Run:
         self._showing.finished(record, front)
         for asked in self._ledger.take_parked(record.key):
             again = repeat(record, asked.trial.number, asked.plan.candidate)
-            self._finish(asked.trial, replace(again, sibling_of=asked.sibling_of))
+            self._finish(asked.trial, because_of(again, asked.sibling_of, other_cut=asked.pays))

@@ -26,10 +26,22 @@ def repeat(earlier: TrialRecord, trial: int, candidate: Candidate) -> TrialRecor
         state="cached" if complete else earlier.state,
         same_as=earlier.trial,
         sibling_of=None,
+        other_cut=None,
         charged=False,
         reason="" if complete else f"as trial {earlier.trial}: {earlier.reason}",
         stages=(),
     )
+
+
+def because_of(record: TrialRecord, other: int | None, *, other_cut: bool) -> TrialRecord:
+    """Return the record of a trial that was asked for because of another one, if it was.
+
+    Args:
+        record: The record.
+        other: Number of that trial; None if there is none.
+        other_cut: Whether that one has the same trunk in another cut.
+    """
+    return replace(record, sibling_of=other, other_cut=None if other is None else other_cut)
 
 
 def rejected(trial: int, plan: Plan, reason: str) -> TrialRecord:

@@ -65,6 +65,11 @@ def storage_of(folder: Path) -> str:
     return session.settings.storage if session else ""
 
 
+def is_searched(folder: Path) -> bool:
+    """Tell whether the folder is the study of a search, whose trials live in a database of its own or on a server."""
+    return (folder / STUDY_FILE).exists() or bool(storage_of(folder))
+
+
 def study_name(folder: Path, url: str) -> str:
     """Return the name of that folder's study in the database at `url`; an empty URL means the folder's own file."""
     return server_study_name(folder) if url else STUDY_NAME

@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scalesearch.analysis.baselines import base_network, chance_front, drawn_by_chance
+from scalesearch.analysis.baselines import base_network, chance_front, drawn_by_chance, start_samplers
 from scalesearch.analysis.confirmation import Confirmation
 from scalesearch.analysis.front import knee, pareto_front
 from scalesearch.analysis.importance import AxisImportance, axis_importance
 from scalesearch.analysis.likely_members import Correction, correct
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.records.confirmed import read_confirmed
 from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.run_file import NAME, read_run_file
 from scalesearch.records.store import RecordStore
@@ -19,6 +20,7 @@ from scalesearch.study.view import stored_confirmation
 from scalesearch.toml_file import read_toml
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.values.session import Session
+from scalesearch.values.settings import SamplerName
 
 if TYPE_CHECKING:
     from scalesearch.analysis.outlook import Outlook
@@ -42,13 +44,17 @@ class StudyContents:
     records: tuple[TrialRecord, ...]
     front: tuple[MeasuredTrial, ...]
     knee: MeasuredTrial | None
+    samplers: tuple[SamplerName, ...]
+    """Those by which the candidates that were drawn at random are known (`start_samplers`); empty if they are not."""
     chance: tuple[TrialRecord, ...]
-    """The front of the candidates that were drawn at random."""
+    """The front of the candidates that were drawn at random; empty if they are not known, or were all there is."""
     chance_trials: int
     base: TrialRecord | None
     scores: dict[int, FrontScore]
     confirmation: Confirmation | None
     """None where no member of the front was confirmed, or where a confirmed file cannot be read."""
+    confirmed_off_front: tuple[int, ...]
+    """The trials that were confirmed, where no member of the front was."""
     correction: Correction | None
     """What the confirmed trials show about the searched front; None where none was confirmed."""
     importance: tuple[AxisImportance, ...]
@@ -98,14 +104,16 @@ def read_contents(
         message = f"{folder} has no results yet, so there is nothing to report. Wait for the run, or continue it."
         raise NoFeasibleTrialError(message)
     from scalesearch.analysis.outlook import outlook  # loads scikit-learn
+    from scalesearch.search.storage import is_searched  # loads Optuna
 
     session = _session(folder)
-    sampler = session.settings.sampler_name if session else "tpe"
+    samplers = start_samplers(session) if is_searched(folder) else ()
     front = pareto_front(records)
     scores = read_front_scores(folder)
-    confirmation, unreadable = None, ""
+    confirmation, unreadable, off_front = None, "", set[int]()
     try:
         confirmation = stored_confirmation(folder, front, records, scores)
+        off_front = set() if confirmation else {run.trial for run in read_confirmed(folder)}
     except ConfigError as error:  # the search itself can be shown all the same
         unreadable = str(error)
     return StudyContents(
@@ -113,11 +121,13 @@ def read_contents(
         records=records,
         front=front,
         knee=knee(front),
-        chance=chance_front(records, sampler),
-        chance_trials=len(drawn_by_chance(records, sampler)),
+        samplers=samplers,
+        chance=chance_front(records, samplers),
+        chance_trials=len(drawn_by_chance(records, samplers)),
         base=base_network(records),
         scores={score.trial: score for score in scores},
         confirmation=confirmation,
+        confirmed_off_front=tuple(sorted(off_front)),
         correction=correct(confirmation, front, records) if confirmation else None,
         importance=axis_importance(records, session.space) if session else (),
         outlook=outlook(session.space, records) if session else None,

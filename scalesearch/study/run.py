@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from scalesearch.analysis.baselines import start_samplers
 from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.inheritance import tuned_apart, tuning_ahead
 from scalesearch.chain.planner import Planner
@@ -54,7 +55,7 @@ def run_search(
     with hold_folder(folder, "run", held=hold), interrupted_by_sigterm():
         clear_leftovers(folder, say)
         preparation = Preparation()
-        session = open_session(settings, space, folder, say=say, preparation=preparation)
+        session = open_session(settings, space, folder, say=say, preparation=preparation, searches=True)
         settings = replace(settings, sampler=session.settings.sampler, lengths=session.settings.lengths)
         for warning in session.data.warnings:
             say(f"warning: {warning}")
@@ -79,7 +80,8 @@ def run_search(
             metric=metric,
             latency=LATENCY_NAMES[settings.latency.objective],
         )
-        listener = DashboardListener(folder, session.space, settings.sampler_name, settings.task)
+        samplers = start_samplers(session)
+        listener = DashboardListener(folder, session.space, samplers, settings.task)
         watchers = Watchers(on_event=heard, listener=listener)
         outcome = run_study(folder, problem, settings, watchers=watchers, held=True, prepared_s=preparation.seconds)
         with stop_signals() as stopped:
@@ -96,7 +98,7 @@ def run_search(
                                 opened.study,
                                 outcome.records,
                                 folder,
-                                sampler=settings.sampler_name,
+                                samplers=samplers,
                                 task=settings.task,
                             )
             except ChildStopped:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from scalesearch.analysis.baselines import samplers_of_runs
 from scalesearch.config.checks import require_teacher
 from scalesearch.data import Dataset
 from scalesearch.deployment.acceptance import Gate
@@ -48,6 +49,7 @@ def open_session(
     way_out: str = "",
     say: Callable[[str], None] = lambda _: None,
     preparation: Preparation | None = None,
+    searches: bool = False,
 ) -> Session:
     """Make the session of a new study in `folder`, or compare with the study already there and return its session.
 
@@ -64,6 +66,7 @@ def open_session(
         way_out: What the user may do where the study was run with other settings; by default, what `run` offers.
         say: Is called with one line per step that takes time.
         preparation: Is told how long a training took that decides about the study.
+        searches: Whether a sampler will choose the candidates.
 
     Raises:
         ConfigError: Data, network or target are wrong, or not those of the study in the folder; or its trainings run
@@ -117,6 +120,7 @@ def open_session(
         storage_width_px=0 if storage.is_square else storage.width_px,
         reference_calm_ms=0.0,
         run_folder=images.run_folder,
+        samplers=samplers_of_runs(sampler, stored, searches=searches),
         parent=parent,
         code_sha256=code_sha256(base) if base.origin else "",
         code_read_by=code_reader() if base.origin else "",

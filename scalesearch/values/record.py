@@ -159,8 +159,11 @@ class TrialRecord:
     gains: tuple[Gain, ...] = ()
     """One entry for each compression step of the trial, in the order in which the steps are applied."""
     sibling_of: int | None = None
-    """Number of the trial because of which this one was evaluated: it has the same network in another precision and
-    came near the front."""
+    """Number of the trial because of which this one was evaluated: it came near the front, and has the same network in
+    another precision, or the same trunk in another cut."""
+    other_cut: bool | None = None
+    """Whether that other trial has the same trunk in another cut, rather than the same network in another precision;
+    None without such a trial, and in records of earlier versions."""
     full_updates: int = 0
     """Updates of a member of the front, where candidates are trained by unlike lengths; else 0."""
     acceptance: Acceptance | None = None
@@ -178,6 +181,19 @@ class TrialRecord:
     def short(self) -> bool:
         """Whether the training was shorter than that of a member of the front, so that its score compares with none."""
         return self.candidate.recipe.steps < self.full_updates
+
+    @property
+    def is_branch(self) -> bool | None:
+        """Whether the trial was evaluated because of one with the same trunk in another cut.
+
+        None where a record of an earlier version does not tell: only branches were charged, and what was rejected or
+        failed may have been either.
+        """
+        if self.sibling_of is None or self.other_cut is not None:
+            return bool(self.other_cut)
+        if self.charged:
+            return True
+        return False if self.state in ("complete", "cached") else None
 
     @property
     def within_limits(self) -> bool:

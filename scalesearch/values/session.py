@@ -8,7 +8,7 @@ from typing import Final
 from scalesearch.files import named
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.parent import Parent
-from scalesearch.values.settings import BUILTIN, Machine, RunSettings, source_name
+from scalesearch.values.settings import BUILTIN, Machine, RunSettings, SamplerName, source_name
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.target import Device, Target
 
@@ -83,6 +83,9 @@ class Session:
     run_folder: str = ""
     """The working folder that relative paths in the settings start from; empty in a study that was made before this was
     stored."""
+    samplers: tuple[SamplerName, ...] | None = None
+    """The samplers of all runs, each once; empty where the first candidates were given by hand (`scalesearch.evaluate`)
+    or no search has begun, None in the session of a study that was made before this was stored."""
     storage_width_px: int = 0
     """Width of the stored images in pixels; 0 means that they are square."""
     parent: Parent | None = None

@@ -20,7 +20,7 @@ def draw_fronts(fronts: Mapping[str, Sequence[MeasuredTrial]], *, to: Path, titl
 
     figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    for place, (name, front) in enumerate(fronts.items()):
+    for place, front in enumerate(fronts.values()):
         colour, marker, style = _LOOKS[place % len(_LOOKS)]
         points = [(record.latency, record.quality) for record in front if record.latency and record.quality]
         x, y = [latency.p50_ms for latency, _ in points], [100 * quality.score for _, quality in points]
@@ -30,11 +30,13 @@ def draw_fronts(fronts: Mapping[str, Sequence[MeasuredTrial]], *, to: Path, titl
             x, y,
             xerr=bars([(latency.p50_low_ms, latency.p50_ms, latency.p50_high_ms) for latency, _ in points]),
             yerr=bars([(100 * each.score_low, 100 * each.score, 100 * each.score_high) for _, each in points]),
-            fmt=marker, color=colour, markersize=6.5, markeredgecolor="white", elinewidth=0.9, capsize=2, label=name,
+            fmt=marker, color=colour, markersize=6.5, markeredgecolor="white", elinewidth=0.9, capsize=2,
+            label=f"front {place}",
         )  # fmt: skip
     dress(axes, [record for front in fronts.values() for record in front], title=title)
     legend = axes.legend(loc="lower right", fontsize=8.5, frameon=True, framealpha=0.9, edgecolor="#cccccc")
-    for text in legend.get_texts():
+    for text, name in zip(legend.get_texts(), fronts, strict=True):
+        text.set_text(name)  # only now: matplotlib leaves out labels that begin with an underscore
         text.set_parse_math(False)  # a study's name may hold a dollar sign
     figure.supxlabel(caption, fontsize=8, color="#888888", x=0.01, ha="left", parse_math=False)
     replace_file(to, png(figure))

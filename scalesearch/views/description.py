@@ -86,9 +86,18 @@ def _result(record: TrialRecord) -> Iterator[tuple[str, str]]:
     reused = record.training is not None and record.training.weights_reused and record.same_as is None
     free = "no: it used the weights of an earlier trial" if reused else "no"
     if record.sibling_of is not None:
-        same = "trunk, but another cut" if record.charged else "network in another precision"
-        yield ("branch of" if record.charged else "sibling of", f"trial {record.sibling_of}: the same {same}")
+        yield _origin(record)
     yield ("charged", _charge(record) if record.charged else free)
+
+
+def _origin(record: TrialRecord) -> tuple[str, str]:
+    """Return because of which trial this one was evaluated, and what both have in common."""
+    cut, precision = "the same trunk, but another cut", "the same network in another precision"
+    if record.is_branch is None:
+        return ("branch or sibling of", f"trial {record.sibling_of}: {cut}, or {precision}")
+    if record.is_branch:
+        return ("branch of", f"trial {record.sibling_of}: {cut}")
+    return ("sibling of", f"trial {record.sibling_of}: {precision}")
 
 
 def _charge(record: TrialRecord) -> str:

@@ -17,6 +17,7 @@ from scalesearch.views.words import score_title
 Figure = dict[str, Any]
 STYLES: dict[str, tuple[str, str]] = {name: (look.colour, look.symbol) for name, look in LOOKS.items()}
 _CYCLE = (*STYLES.values(), (ORANGE, "cross"), ("#000000", "x"), (YELLOW, "pentagon"))
+_NEAR = 1.5
 
 
 def paid_figure(records: Iterable[TrialRecord]) -> Figure:
@@ -130,7 +131,10 @@ def importance_figure(entries: Sequence[AxisImportance], metric: str) -> Figure:
 
 
 def ticks(records: Iterable[TrialRecord]) -> dict[str, Any]:
-    """Return ticks with whole values: plotly's own on a log axis are bare digits (`2`, `3` after `1` for 20 and 30)."""
+    """Return ticks with whole values: plotly's own on a log axis are bare digits (`2`, `3` after `1` for 20 and 30).
+
+    Where latencies differ by less than a factor of `_NEAR`, round values at equal distances lie between them.
+    """
     latencies = [record.latency.p50_ms for record in records if record.latency]
     if not latencies:
         return {}
@@ -140,7 +144,19 @@ def ticks(records: Iterable[TrialRecord]) -> dict[str, Any]:
         digits = (1, 1.5, 2, 3, 5, 7) if high / low > 4 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     values = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+    if high / low < _NEAR:
+        even = _even_values(low, high)
+        values = sorted({*even, *(value for value in values if not even[0] < value < even[-1])})
     return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
+
+
+def _even_values(low: float, high: float) -> list[float]:
+    """Return round values at equal distances, from one that is not above `low` to one that is not below `high`."""
+    wanted = max((high - low) / 5, 0.005 * high)
+    unit = 10.0 ** math.floor(math.log10(wanted))
+    step = next(size * unit for size in (1, 2, 5, 10) if size * unit >= wanted)
+    places = range(math.floor(low / step), math.ceil(high / step) + 1)
+    return [float(f"{place * step:.4g}") for place in places]
 
 
 def layout(*, title: str, x: Mapping[str, Any], y: Mapping[str, Any], shapes: Sequence[Any] = ()) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """What is believed of untried candidates: near the truth of a known function, and unsure where nothing was seen."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from scalesearch.analysis.belief import Belief, Features, Observation, Timed, timed_of, within_limits
 from scalesearch.analysis.front import REFERENCE
+from scalesearch.analysis.gaussian_process import GaussianProcess, newest_and_best
 from scalesearch.spaces.moves import drawn
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.latency import Postprocessing
@@ -160,3 +163,17 @@ def test_the_work_after_the_engine_is_added_to_what_was_timed_without_it(
     latency = replace(measured.latency, postprocessing=after, objective="end_to_end")
     found = timed_of([slow, replace(measured, latency=latency)], 2.0)
     assert [each.p50_ms for each in found] == [pytest.approx(2.5 + 0.5)]
+
+
+def test_the_errors_are_those_of_the_model_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted, fit = list[int](), GaussianProcess.fit
+
+    def counted(self: GaussianProcess, x: Any, y: Any, *, tune: bool = True) -> None:
+        fitted.append(len(x))
+        fit(self, x, y, tune=tune)
+
+    monkeypatch.setattr("scalesearch.analysis.belief.newest_and_best", functools.partial(newest_and_best, most=20))
+    monkeypatch.setattr(GaussianProcess, "fit", counted)
+    assert Belief(SPACE, observed(60, seed=1)).errors(most=3)
+    # Score and latency of the whole model, then of the three from which a network is left out.
+    assert fitted == 8 * [20]

@@ -7,6 +7,7 @@ from scalesearch.analysis.importance import FEWEST_TRIALS, axis_importance
 from scalesearch.values.candidate import Quantization, Scaling
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
+from scalesearch.values.space import NamedAxis, Range
 
 MakeRecord = Callable[..., MeasuredTrial]
 
@@ -57,6 +58,15 @@ def test_an_objective_that_hardly_differs_has_no_importance(records: list[Measur
     found = axis_importance(same, session.space)
     assert {entry.p50_ms for entry in found} == {0.0}
     assert sum(entry.score for entry in found) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_values_given_by_hand_may_lie_outside_a_range(
+    records: list[MeasuredTrial], session: Session, *, log: bool
+) -> None:
+    width = NamedAxis(name="scaling.width", axis=Range(low=0.6, high=0.9, log=log))
+    found = {entry.axis: entry for entry in axis_importance(records, session.space.with_axis(width))}
+    assert found["scaling.width"].score > 0.9
 
 
 def test_too_few_trials_have_no_importance(records: list[MeasuredTrial], session: Session) -> None:

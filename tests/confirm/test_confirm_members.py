@@ -112,7 +112,7 @@ def test_what_cannot_be_added_is_told_before_anything_is_made(
         with pytest.raises(ConfigError, match=f"--also {trial}: .*{words}") as caught:
             confirm_front(study, ConfirmRequest(also=(trial,)))
         assert len(str(caught.value).splitlines()) <= 3
-    with pytest.raises(ConfigError, match=r"--also auto: nothing of .* was confirmed yet"):
+    with pytest.raises(ConfigError, match=r"--also auto: nothing on the front of .* was confirmed yet"):
         confirm_front(study, ConfirmRequest(also_likely=True))
     assert not (study / "confirmed").exists()
     # with --top, a member that is left out may be named; it is no addition to the front

@@ -212,7 +212,7 @@ def test_files_that_no_trial_names_are_removed_and_others_stay(
 @pytest.mark.slow
 def test_a_deleted_database_comes_back_with_its_figures_notes_and_files(tmp_path: Path, session: Session) -> None:
     write_run_file(session)
-    listener = DashboardListener(tmp_path, session.space, "tpe")
+    listener = DashboardListener(tmp_path, session.space, ["tpe"])
     front = run(tmp_path, 3, listener=listener).front
     for member in front:
         model_path(tmp_path, member.trial).parent.mkdir(exist_ok=True)

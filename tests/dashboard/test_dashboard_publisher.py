@@ -134,7 +134,7 @@ def test_at_the_end_the_figures_hold_trials_that_changed_no_front(
     from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
     records = [make_record(trial, top1=0.8 - trial / 10, p50_ms=1.0 + trial) for trial in range(3)]
-    listener = DashboardListener(session.folder, session.space, "random")
+    listener = DashboardListener(session.folder, session.space, ["random"])
     listener.front_changed(study, records[:1])
     listener.statistics_due(study, records)
     figures = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
@@ -277,12 +277,12 @@ def test_notes_that_a_run_without_the_extra_could_not_save_are_made_later(
         study.tell(trial, (0.5, 1.0))
     save_note(trials[0], "a user's own words")
     records = [make_record(0, top1=0.5), make_record(1, top1=0.8)]
-    assert annotate_missing(study, records, sampler="growth") == 1
+    assert annotate_missing(study, records, samplers=["growth"]) == 1
     assert get_note(trials[0]) == "a user's own words"
     assert "80" in get_note(trials[1])
     figures = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
     assert sorted(figures) == ["feasible_front", "hypervolume"]
-    assert annotate_missing(study, records, sampler="growth") == 0
+    assert annotate_missing(study, records, samplers=["growth"]) == 0
 
 
 def _answer(url: str, **headers: str) -> tuple[int, Any, str]:
@@ -385,7 +385,7 @@ def test_figures_made_later_shade_what_the_studys_sampler_drew_by_chance(
     for record in records:
         assert record.quality and record.latency
         study.tell(study.ask(), (record.quality.score, record.latency.p50_ms))
-    assert annotate_missing(study, records, sampler="growth") == 30
+    assert annotate_missing(study, records, samplers=["growth"]) == 30
     figures = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
     (shade,) = json.loads(figures["hypervolume"])["layout"]["shapes"]
-    assert shade["x1"] == chance_ends(records, "growth") != chance_ends(records, "tpe")
+    assert shade["x1"] == chance_ends(records, ["growth"]) != chance_ends(records, ["tpe"])

@@ -8,6 +8,7 @@ from scalesearch.report.effects import axis_levels, effects_table
 from scalesearch.values.candidate import Recipe, Scaling
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
+from scalesearch.values.space import NamedAxis, Range
 
 MakeRecord = Callable[..., MeasuredTrial]
 
@@ -38,6 +39,20 @@ def test_a_range_is_shown_in_quarters_of_its_own_scale(records: list[MeasuredTri
     levels = dict(axis_levels(records, session.space))["training.learning_rate"]
     assert [level.trials for level in levels] == [10, 10, 10, 10]
     assert levels[0].value == "0.001 to 0.00316"
+
+
+def test_a_range_is_as_wide_as_values_given_by_hand(records: list[MeasuredTrial], session: Session) -> None:
+    width = NamedAxis(name="scaling.width", axis=Range(low=0.6, high=0.9))
+    levels = dict(axis_levels(records, session.space.with_axis(width)))["scaling.width"]
+    assert [(level.value, level.trials) for level in levels] == [("0.5 to 0.625", 20), ("0.875 to 1", 20)]
+    # A range by ratios that a 0 was given for has no logarithm any more.
+    decay = NamedAxis(name="training.weight_decay", axis=Range(low=1e-5, high=1e-3, log=True))
+    given = [
+        replace(each, candidate=replace(each.candidate, recipe=replace(each.candidate.recipe, weight_decay=value)))
+        for each, value in zip(records, (0.0, 1e-3, 1e-4, 4e-3), strict=False)
+    ]
+    levels = dict(axis_levels(given, replace(session.space, axes=(decay,))))["training.weight_decay"]
+    assert [level.value for level in levels] == ["0 to 0.001", "0.001 to 0.002", "0.003 to 0.004"]
 
 
 def test_an_axis_with_one_value_is_left_out_and_repeats_do_not_count(

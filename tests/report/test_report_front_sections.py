@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.report.front_sections import answer, warning_lines
+from scalesearch.search.fates import given_up_on, repeat
+from scalesearch.search.storage import STUDY_FILE
 from scalesearch.study.contents import read_contents
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.record import MeasuredTrial
@@ -49,6 +52,18 @@ def test_what_repeats_another_trial_is_not_counted_with_it(tmp_path: Path, make_
     assert "few images (1 trial)" in lines
 
 
+def test_failures_are_told_by_stage_whatever_their_reasons_begin_with(
+    tmp_path: Path, make_record: MakeRecord
+) -> None:
+    store, failed = RecordStore(tmp_path), make_record(0, top1=None, reason="train: the loss is not finite")
+    again = repeat(failed, 1, failed.candidate)
+    left, bug = given_up_on(3, failed.candidate), replace(failed, trial=4, reason="bug: KeyError")
+    for record in (failed, again, repeat(again, 2, failed.candidate), left, bug):
+        store.save(record)
+    told = [line for line in warning_lines(read_contents(tmp_path)) if "failed" in line]
+    assert told == ["5 of 5 trials failed (3 in train, 1 not gone on with after a kill, 1 by a bug)."]
+
+
 def test_an_unsettled_member_of_the_front_is_named_as_one(tmp_path: Path, make_record: MakeRecord) -> None:
     member = make_record(3)
     RecordStore(tmp_path).save(replace(member, latency=replace(member.latency, stable=False)))
@@ -67,13 +82,15 @@ def test_a_start_drawn_uncut_is_no_random_search_of_the_whole_space(
 ) -> None:
     cuts = NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.0, 0.25)))
     settings = replace(session.settings, sampler=sampler, branches=branches)
-    asked = replace(session, folder=tmp_path, settings=settings, space=replace(session.space, axes=(cuts,)))
+    space = replace(session.space, axes=(cuts,))
+    write_run_file(replace(session, settings=settings, space=space, samplers=(sampler,)))
+    (tmp_path / STUDY_FILE).touch()
     store = RecordStore(tmp_path)
     for trial in range(7):
         record = make_record(trial, top1=0.4 + trial / 50, p50_ms=1.0 + trial)
         cut = Pruning(channel_fraction=0.25 if trial > 3 else 0.0)
         store.save(replace(record, candidate=replace(record.candidate, pruning=cut)))
-    told = answer(replace(read_contents(tmp_path), session=asked))
+    told = answer(read_contents(tmp_path))
     assert "drawn by chance" in told
     if why:
         assert why in told
@@ -83,4 +100,24 @@ def test_a_start_drawn_uncut_is_no_random_search_of_the_whole_space(
         assert "without cut channels" not in told
     for stored in store.all():  # drawn by another sampler, before this one was asked for
         store.save(replace(stored, candidate=replace(stored.candidate, pruning=Pruning(channel_fraction=0.25))))
-    assert "without cut channels" not in answer(replace(read_contents(tmp_path), session=asked))
+    assert "without cut channels" not in answer(read_contents(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("samplers", "drawn"), [(("tpe",), 9), (("tpe", "random"), 9), (("tpe", "growth"), 5), (("random",), 0), ((), 0)]
+)
+def test_the_line_of_chance_is_drawn_where_it_is_known_who_chose_the_candidates(
+    samplers: tuple[SamplerName, ...], drawn: int, tmp_path: Path, session: Session, make_record: MakeRecord
+) -> None:
+    last = replace(session.settings, sampler=samplers[-1] if samplers else "tpe")
+    write_run_file(replace(session, settings=last, samplers=samplers, space=replace(session.space, axes=())))
+    (tmp_path / STUDY_FILE).touch()
+    for trial in range(15):
+        RecordStore(tmp_path).save(make_record(trial, top1=0.4 + trial / 50, p50_ms=1.0 + trial))
+    study = read_contents(tmp_path)
+    told = answer(study)
+    assert study.chance_trials == drawn and bool(study.chance) == (drawn > 0)
+    assert (f"front of the {drawn} candidates that were drawn by chance before" in told) == (drawn > 0)
+    assert ("the whole study was drawn by chance" in told) == (samplers == ("random",))
+    (tmp_path / STUDY_FILE).unlink()  # as after evaluations by hand: no sampler chose anything
+    assert "chance" not in answer(read_contents(tmp_path))

@@ -19,9 +19,11 @@ from scalesearch.records.confirmed import read_confirmed, write_confirmed
 from scalesearch.records.front_scores import write_front_scores
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
+from scalesearch.report.confirmed_section import confirmed
 from scalesearch.report.detail_sections import axes
 from scalesearch.report.front_sections import answer
 from scalesearch.report.page import page, write_page
+from scalesearch.search.storage import STUDY_FILE
 from scalesearch.study.contents import read_contents
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.confirmed import ConfirmedRun
@@ -137,7 +139,9 @@ def test_every_section_is_there_and_linked(folder: Path) -> None:
         assert f'href="#{name}"' in html
 
 
-def test_slow_networks_have_a_hypervolume(tmp_path: Path, make_record: MakeRecord) -> None:
+def test_slow_networks_have_a_hypervolume(tmp_path: Path, session: Session, make_record: MakeRecord) -> None:
+    write_run_file(replace(session, samplers=("tpe",)))
+    (tmp_path / STUDY_FILE).touch()
     for trial in range(20):  # the sampler draws the first ten by chance
         RecordStore(tmp_path).save(make_record(trial, top1=0.4 + trial / 50, p50_ms=1500.0 + 100 * trial))
     study = read_contents(tmp_path)
@@ -182,6 +186,19 @@ def test_a_trial_that_was_confirmed_beside_the_front_is_marked_and_the_bias_is_t
     assert f"<td>added: no: {member.record.trial} beat it" in html
     assert f"Added, though not on the brief front: {other.trial} (off the front now)." in html
     assert "Bias of the brief front: nothing to say, it takes 4 confirmed networks" in html
+
+
+def test_a_confirmed_trial_that_left_the_front_is_named(folder: Path, make_record: MakeRecord) -> None:
+    study = read_contents(folder)
+    assert study.confirmation and not study.confirmed_off_front
+    (member,) = study.confirmation.moves
+    RecordStore(folder).save(make_record(99, top1=0.99, p50_ms=0.1))
+    told = confirmed(read_contents(folder))
+    assert f"No member of the front is confirmed; trial {member.record.trial} was, but is not on the front" in told
+    assert "Not confirmed yet" not in told
+    run = read_confirmed(folder)[0]
+    write_confirmed(folder, replace(run, trial=99))
+    assert "No member" not in confirmed(read_contents(folder))
 
 
 @pytest.mark.parametrize(
@@ -362,6 +379,39 @@ def test_a_browser_draws_every_figure_and_runs_nothing_of_the_users(
     assert tab.evaluate("document.documentElement.scrollWidth") <= width_px
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert said == []
+    tab.close()
+
+
+@pytest.mark.slow
+def test_a_figure_without_data_is_said_to_have_none(tmp_path: Path, make_record: MakeRecord, chromium: Any) -> None:
+    RecordStore(tmp_path).save(make_record(0, top1=None))
+    write_page(read_contents(tmp_path), tmp_path / "report.html", written=NOON)
+    tab = chromium.new_page()
+    tab.goto((tmp_path / "report.html").as_uri())
+    tab.wait_for_selector("html[data-ready]", timeout=60_000)
+    assert tab.evaluate("document.documentElement.dataset.ready") == "yes"
+    for name in ("front", "hypervolume"):
+        assert tab.locator(f'[data-chart="{name}"]').inner_text() == "Nothing to draw yet."
+    assert "Drawing:" not in tab.locator("main").inner_text()
+    tab.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("low", "kept"), [(0.131, "0.133"), (1.0, "2")])
+def test_a_phone_shows_few_ticks_but_some(
+    low: float, kept: str, tmp_path: Path, session: Session, make_record: MakeRecord, chromium: Any
+) -> None:
+    write_run_file(replace(session, space=replace(session.space, axes=())))
+    for trial in range(5):
+        p50_ms = low + 0.001 * trial if low < 1 else low + trial
+        RecordStore(tmp_path).save(make_record(trial, top1=0.5 + trial / 100, p50_ms=p50_ms))
+    write_page(read_contents(tmp_path), tmp_path / "report.html", written=NOON)
+    tab = chromium.new_page(viewport={"width": 390, "height": 900})
+    tab.goto((tmp_path / "report.html").as_uri())
+    tab.wait_for_selector("html[data-ready]", timeout=60_000)
+    told = tab.locator('[data-chart="front"] .xtick text').all_text_contents()
+    assert kept in told and 2 <= len(told) <= 7
+    assert low < 1 or "3" not in told
     tab.close()
 
 

@@ -43,6 +43,17 @@ def test_a_network_near_the_front_is_tried_with_the_next_cuts_at_the_cost_of_the
     assert all(record.candidate.pruning == records[record.sibling_of or 0].candidate.pruning for record in free)
     assert {record.sibling_of for record in free} & {record.trial for record in branches}
     assert all(told(tmp_path)[each.trial].user_attrs[SIBLING_OF] == each.sibling_of for each in branches)
+    assert {record.other_cut for record in branches} == {True} and {record.other_cut for record in free} == {False}
+    assert {record.other_cut for record in records if record.sibling_of is None} == {None}
+
+
+def test_a_branch_is_one_where_it_is_rejected_too(tmp_path: Path) -> None:
+    run(tmp_path / "whole", 8, space=SPACE, plan=TrunkPlanner(), branches=True)
+    number = branches_in(RecordStore(tmp_path / "whole").all())[0].trial
+    run(tmp_path / "other", 8, space=SPACE, plan=TrunkPlanner(), branches=True, fates={number: "too large"})
+    record = assert_sound(tmp_path / "other", 8)[number]
+    assert (record.state, record.charged) == ("rejected", False)
+    assert record.sibling_of is not None and record.other_cut and record.is_branch
 
 
 def test_the_first_half_of_a_small_budget_is_drawn_uncut(tmp_path: Path) -> None:

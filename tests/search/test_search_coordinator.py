@@ -282,7 +282,7 @@ def test_a_lost_study_file_is_made_again_from_the_records(tmp_path: Path) -> Non
 
 def test_the_dashboard_finds_notes_and_a_figure(tmp_path: Path) -> None:
     pytest.importorskip("optuna_dashboard")
-    run(tmp_path, 2, fates={0: "stage failed"}, listener=DashboardListener(tmp_path, TINY, "tpe"))
+    run(tmp_path, 2, fates={0: "stage failed"}, listener=DashboardListener(tmp_path, TINY, ["tpe"]))
     storage = open_storage(tmp_path / STUDY_FILE)
     kept = storage.get_study_system_attrs(storage.get_study_id_from_name(STUDY_NAME))
     storage.engine.dispose()

@@ -216,7 +216,7 @@ def test_a_search_on_a_server_goes_on_where_it_stopped(
             tmp_path,
             Problem(space=make_space(), plan=FakePlanner(), make_evaluator=MakeFake()),
             RunSettings(budget=budget, siblings=False, storage=server),
-            watchers=Watchers(listener=DashboardListener(tmp_path, make_space(), "tpe")),
+            watchers=Watchers(listener=DashboardListener(tmp_path, make_space(), ["tpe"])),
         )
         assert (outcome.ended, outcome.charged) == ("budget", budget)
     records = RecordStore(tmp_path).all()

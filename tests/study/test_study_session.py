@@ -13,7 +13,7 @@ from scalesearch.config import load_run
 from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.data.calibration_images import calibration_indices
 from scalesearch.errors import ConfigError
-from scalesearch.records.run_file import read_run_file
+from scalesearch.records.run_file import read_run_file, write_run_file
 from scalesearch.study.preparation import Preparation
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import get_task
@@ -428,3 +428,21 @@ def test_a_study_of_before_goes_on_with_an_axis_that_its_task_never_read(
         earlier.setattr("scalesearch.study.session.require_own_axes", lambda *_: None)
         begun = opened(root, "training.scale_fraction=0.2")
     assert opened(root, "training.scale_fraction=0.2").space == begun.space
+
+
+def test_a_study_knows_the_samplers_of_all_its_runs(tmp_path: Path) -> None:
+    root = write(tmp_path / "scans", 1000)
+
+    def samplers(sampler: str, *, searches: bool = True) -> tuple[str, ...] | None:
+        return opened(root, f"sampler={sampler}", searches=searches).samplers
+
+    assert samplers("tpe") == ("tpe",)
+    assert samplers("random") == ("tpe", "random") == samplers("tpe")
+    assert samplers("growth", searches=False) == ("tpe", "random"), "nothing was searched"
+    stored = read_run_file(tmp_path / "study")
+    assert stored
+    write_run_file(replace(stored, samplers=None))
+    assert samplers("tpe") is None, "a study of an earlier version, whose first runs nobody knows"
+    given = write(tmp_path / "by_hand" / "scans", 1000)
+    assert opened(given, "sampler=tpe").samplers == ()
+    assert opened(given, "sampler=tpe", searches=True).samplers == (), "its first candidates were given by hand"

@@ -11,6 +11,7 @@ from scalesearch.errors import StageFailed
 from scalesearch.measurement.metric import wilson_interval
 from scalesearch.measurement.quality import measure_quality
 from scalesearch.measurement.thin_curve import thin_curve
+from scalesearch.tasks.classification.curves import average_precision
 from scalesearch.tasks.classification.quality import Top1
 from scalesearch.values.quality import ClassDetail, ClassQuality, Quality
 
@@ -88,6 +89,11 @@ def test_every_number_is_that_of_scikit_learn(images: int, classes: int, decimal
         assert {(round(r, 9), round(p, 9)) for r, p in one.curve} <= {
             (round(r, 9), round(p, 9)) for r, p in zip(recall, precision, strict=True)
         }
+
+
+def test_no_average_precision_is_above_one() -> None:
+    recall = np.array([0, 2, 4, 5, 6, 7, 8, 9, 20]) / 20  # steps whose sum is rounded to 1.0000000000000002
+    assert average_precision(recall, np.ones(len(recall))) == 1
 
 
 def test_thinned_curves_keep_their_shape() -> None:

@@ -1,5 +1,8 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from scalesearch.tasks.classification.views import ClassificationViews
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
@@ -8,6 +11,7 @@ from scalesearch.views.description import describe
 from scalesearch.views.words import shape_text
 
 MakeRecord = Callable[..., MeasuredTrial]
+CUT, PRECISION = "the same trunk, but another cut", "the same network in another precision"
 
 
 def _text(record: TrialRecord, score: FrontScore | None = None) -> dict[str, dict[str, str]]:
@@ -96,6 +100,25 @@ def test_the_teachers_share_is_told_where_there_is_one(make_record: MakeRecord) 
     recipe = replace(record.candidate.recipe, distill_weight=0.25, distill_temperature=2.0)
     taught = replace(record, candidate=replace(record.candidate, recipe=recipe))
     assert _text(taught)["Training"]["distillation"] == "25 % of the loss by the parent's answers, at temperature 2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"other_cut": True, "charged": True}, ("branch of", CUT)),
+        ({"other_cut": True, "top1": None}, ("branch of", CUT)),
+        ({"other_cut": False}, ("sibling of", PRECISION)),
+        # Records of earlier versions.
+        ({"charged": True}, ("branch of", CUT)),
+        ({}, ("sibling of", PRECISION)),
+        ({"top1": None}, ("branch or sibling of", f"{CUT}, or {PRECISION}")),
+    ],
+)
+def test_a_branch_is_told_from_a_sibling(
+    changes: dict[str, Any], told: tuple[str, str], make_record: MakeRecord
+) -> None:
+    record = make_record(3, **{"sibling_of": 1, "charged": False, **changes})
+    assert (told[0], f"trial 1: {told[1]}") in _text(record)["Result"].items()
 
 
 def test_what_of_a_full_training_was_charged_is_told(make_record: MakeRecord) -> None:

@@ -118,12 +118,23 @@ def test_losses_stand_in_the_middle_of_their_stretch_and_break_where_pruning_cam
     assert loss_figure([make_record(1)], None)["data"] == []
 
 
-@pytest.mark.parametrize("span", [(0.048, 0.083), (0.02, 0.09), (0.5, 300.0)])
+@pytest.mark.parametrize(
+    "span", [(0.048, 0.083), (0.02, 0.09), (0.5, 300.0), (0.131, 0.135), (0.1961, 0.2043), (9.7, 10.4), (1.3e4, 1.7e4)]
+)
 def test_ticks_cover_the_latencies(span: tuple[float, float], make_record: MakeRecord) -> None:
     values = ticks([make_record(place, p50_ms=p50_ms) for place, p50_ms in enumerate(span)])["tickvals"]
     assert min(values) <= span[0]
     assert max(values) >= span[1] / 2
     assert len([value for value in values if span[0] <= value <= span[1]]) >= 3
+
+
+def test_ticks_of_near_latencies_are_few_round_and_apart(make_record: MakeRecord) -> None:
+    made = ticks([make_record(0, p50_ms=0.131), make_record(1, p50_ms=0.135)])
+    near = [words for words in made["ticktext"] if 0.13 < float(words) < 0.14]
+    assert near == ["0.131", "0.132", "0.133", "0.134", "0.135"]
+    assert made["tickvals"] == [float(words) for words in made["ticktext"]]
+    same = ticks([make_record(0, p50_ms=1.0)])
+    assert 1.0 in same["tickvals"]
 
 
 def test_short_trainings_are_marked_and_are_no_members(make_record: MakeRecord) -> None:

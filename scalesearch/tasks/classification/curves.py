@@ -73,7 +73,7 @@ def average_precision(recall: Floats, precision: Floats) -> float:
 
     Both arrays are (thresholds,).
     """
-    return float(np.sum(np.diff(recall) * precision[1:]))
+    return min(1.0, float(np.sum(np.diff(recall) * precision[1:])))  # a sum of steps may be 1 + 2e-16
 
 
 def _softmax(logits: Floats) -> Floats:
