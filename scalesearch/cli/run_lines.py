@@ -95,9 +95,11 @@ def of_budget(done: float, budget: int, between: str) -> str:
 
 def plateau(event: Plateau) -> str:
     """Return the line on a front that has stopped growing."""
+    in_full = event.candidates - event.in_part
+    lengths = f" ({in_full} in full length, {event.in_part} in part)" if event.in_part else ""
     return (
-        f"plateau: hypervolume grew by {100 * event.growth:.2f} % in the last {event.candidates} trained candidates; "
-        "more of them are unlikely to change the front much"
+        f"plateau: hypervolume grew by {100 * event.growth:.2f} % in the last {event.candidates} trained candidates"
+        f"{lengths}; more of them are unlikely to change the front much"
     )
 
 

@@ -76,7 +76,9 @@ class Plateau:
     """The front has hardly grown for a while. The run goes on; there is no further event before it has grown again."""
 
     candidates: int
-    """Number of the last trained candidates over which the growth is measured."""
+    """Number of the last trained candidates over which the growth is measured, of any length."""
+    in_part: int = 0
+    """How many of them were trained in part, where candidates are trained by unlike lengths."""
     growth: float
     """Growth of the hypervolume over these candidates, as a fraction."""
 

@@ -146,10 +146,12 @@ def test_a_run_without_a_budget_counts_trainings_and_the_time_that_is_left(
         )
         shown.event(event)
         shown.event(Plateau(candidates=20, growth=0.0012))
-    opening, trial, plateau = path.read_text().splitlines()
+        shown.event(Plateau(candidates=20, in_part=14, growth=0.0012))
+    opening, trial, plateau, unlike = path.read_text().splitlines()
     assert opening.endswith(": no budget, at most 30 min")
     assert trial.startswith("[2.3] trial") and trial.endswith("about 20 min left")
-    assert plateau.startswith("plateau: hypervolume grew by 0.12 % in the last 20 trained candidates")
+    assert plateau.startswith("plateau: hypervolume grew by 0.12 % in the last 20 trained candidates; ")
+    assert "20 trained candidates (6 in full length, 14 in part); " in unlike
 
 
 def test_the_time_that_went_into_trainings_before_the_search_is_told_and_not_left(
