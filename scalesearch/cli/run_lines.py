@@ -46,6 +46,7 @@ def trial_line(record: TrialRecord) -> str:
 
 def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
     """Print the front as a table, where everything is, and what to type next."""
+    from scalesearch.analysis.untrained import untrained_line
     from scalesearch.cli.front_table import print_front
 
     states = [record.state for record in outcome.records]
@@ -53,6 +54,8 @@ def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
     console.print(
         f"\n{outcome.message}  ({counts or 'no trials'}; {span(outcome.wall_s)} in this run)", highlight=False
     )
+    if saved := untrained_line(outcome.records):
+        console.print(saved, highlight=False, markup=False)
     if outcome.front:
         word = command_word(folder)
         print_front(console, outcome.records, folder)

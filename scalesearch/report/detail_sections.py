@@ -8,6 +8,7 @@ from typing import Final
 from scalesearch.analysis.importance import FEWEST_TRIALS
 from scalesearch.analysis.paid import paid_lines
 from scalesearch.analysis.score_error import metric_of
+from scalesearch.analysis.untrained import untrained_line
 from scalesearch.export.reading import reading_words
 from scalesearch.report.effects import axis_levels, effects_table
 from scalesearch.study.contents import StudyContents
@@ -114,6 +115,7 @@ def training(study: StudyContents) -> str:
               "after pruning, s", "weights")  # fmt: skip
     rows = [_training_row(record) for record in study.front if record.training and record.quality]
     note = "Reused weights were trained by another trial of the same network, whose time is shown."
+    saved = untrained_line(study.records)
     curves = any(record.training and record.training.loss_curves for record in study.front)
     if curves:
         words = "Loss over the steps of training, a line for each member of the front; the knee's is strong"
@@ -123,7 +125,8 @@ def training(study: StudyContents) -> str:
     else:
         drawn = paragraph(NO_MEMBER, css="note")
     told = table(header, rows, caption="Training of the members of the front, fastest first")
-    return section("training", "Training", drawn, told, paragraph(note, css="note"))
+    shown = [drawn, told, paragraph(note, css="note"), *([paragraph(f"{saved}.")] if saved else [])]
+    return section("training", "Training", *shown)
 
 
 def _training_row(record: MeasuredTrial) -> tuple[str, ...]:

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from scalesearch.cli.live import _LineView, _LiveView, view
-from scalesearch.cli.run_lines import trial_line
+from scalesearch.cli.run_lines import show_end, trial_line
 from scalesearch.search.events import (
     Plateau,
     RunStarted,
@@ -18,7 +19,7 @@ from scalesearch.search.events import (
     TrialFinished,
     TrialStarted,
 )
-from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.record import LimitUse, MeasuredTrial, StageTime
 from scalesearch.values.settings import UNLIMITED_BUDGET
 
 RecordFactory = Callable[..., MeasuredTrial]
@@ -172,3 +173,21 @@ def test_the_time_that_went_into_trainings_before_the_search_is_told_and_not_lef
     opening, trial = path.read_text().splitlines()
     assert opening.endswith(": no budget, at most 30 min (10 min of them are over)")
     assert trial.endswith("about 10 min left")
+
+
+def test_the_end_tells_what_a_limit_of_latency_saved(make_record: RecordFactory, tmp_path: Path) -> None:
+    trained = replace(make_record(0), stages=(StageTime(stage="train", seconds=12.0),))
+    slow = make_record(
+        1,
+        top1=None,
+        state="rejected",
+        charged=False,
+        limits=(LimitUse(limit="max_latency_ms", excess=0.4),),
+        stages=(StageTime(stage="untrained", seconds=2.0),),
+    )
+    line = "limits.max_latency_ms: 1 candidate was too slow and rejected untrained, 1 trained: 2 s of timing in place of"
+    for records in ((trained, slow), (trained,)):
+        path = tmp_path / "log"
+        with path.open("w") as file:
+            show_end(Console(file=file, width=300), replace(outcome(()), records=records), tmp_path)
+        assert (line in path.read_text()) == (slow in records)
