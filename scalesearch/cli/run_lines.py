@@ -10,6 +10,7 @@ from scalesearch.search.events import (
     Narrowed,
     Plateau,
     RunStarted,
+    SamplerChanged,
     StudyOutcome,
 )
 from scalesearch.values.record import TrialRecord
@@ -89,6 +90,12 @@ def narrowed(event: Narrowed) -> str:
         return f"siblings: none in {event.precision} any more: it made none of {event.tries} networks faster"
     tried = f"{event.tries} networks gained nothing from it"
     return f"adaptive: {event.precision} is not asked any more: {tried} (run without --adaptive to ask it again)"
+
+
+def sampler_changed(event: SamplerChanged) -> str:
+    """Return the line on another sampler that goes on."""
+    why = f"which asks faster: the study has {event.trials:,} trials"
+    return f"sampler: {event.sampler} from now on, {why} (--sampler NAME)"
 
 
 def of_budget(done: float, budget: int, between: str) -> str:

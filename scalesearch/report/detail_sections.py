@@ -14,7 +14,7 @@ from scalesearch.report.effects import axis_levels, effects_table
 from scalesearch.study.contents import StudyContents
 from scalesearch.values.quality import metric_title
 from scalesearch.values.record import MeasuredTrial, TrialRecord
-from scalesearch.values.settings import UNLIMITED_BUDGET
+from scalesearch.values.settings import MANY_TRIALS, UNLIMITED_BUDGET
 from scalesearch.views.markup import bullets, chart, paragraph, section, table, text
 from scalesearch.views.words import device_text, latency_title, percent, score_noun_of
 
@@ -195,7 +195,9 @@ def _facts(study: StudyContents) -> Iterator[tuple[str, str]]:
         yield "Space", f"{session.space.name}, base network {session.base.name}"
         budget = "no budget" if settings.budget == UNLIMITED_BUDGET else f"budget {settings.budget}"
         limit = f", at most {settings.max_time_s:g} s a run" if settings.max_time_s else ""
-        yield "Sampler", f"{settings.sampler_name}, {budget}{limit}, {settings.workers} workers"
+        later = session.sampler_after(len(study.records))
+        changed = f", {later} beyond {MANY_TRIALS:,} trials" if later != settings.sampler_name else ""
+        yield "Sampler", f"{settings.sampler_name}{changed}, {budget}{limit}, {settings.workers} workers"
         yield "Seeds", f"search {settings.seed}, data {settings.data.seed}"
     yield "Host", ", ".join(f"{key} {value}" for key, value in study.origin.host)
     yield "Versions", ", ".join(f"{key} {value}" for key, value in study.origin.versions)

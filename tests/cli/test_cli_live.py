@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from scalesearch.cli.live import _LineView, _LiveView, view
+from scalesearch.cli.live import View, _LineView, _LiveView, view
 from scalesearch.cli.run_lines import show_end, trial_line
 from scalesearch.search.events import (
     Plateau,
     RunStarted,
     RunStopped,
+    SamplerChanged,
     StageEntered,
     StudyOutcome,
     TrialFinished,
@@ -155,6 +156,17 @@ def test_a_run_without_a_budget_counts_trainings_and_the_time_that_is_left(
     assert "20 trained candidates (6 in full length, 14 in part); " in unlike
 
 
+def test_another_sampler_is_said_by_logs_and_terminals(tmp_path: Path) -> None:
+    told = "sampler: tpe from now on, which asks faster: the study has 1,001 trials (--sampler NAME)"
+    path = tmp_path / "log"
+    views: tuple[Callable[[Console, Path], View], ...] = (_LineView, _LiveView)
+    for made in views:
+        with path.open("w") as file:
+            shown = made(Console(file=file, width=200), tmp_path)
+            shown.event(SamplerChanged(sampler="tpe", trials=1001))
+        assert path.read_text() == f"{told}\n"
+
+
 def test_the_time_that_went_into_trainings_before_the_search_is_told_and_not_left(
     make_record: RecordFactory, tmp_path: Path
 ) -> None:
@@ -185,7 +197,7 @@ def test_the_end_tells_what_a_limit_of_latency_saved(make_record: RecordFactory,
         limits=(LimitUse(limit="max_latency_ms", excess=0.4),),
         stages=(StageTime(stage="untrained", seconds=2.0),),
     )
-    line = "limits.max_latency_ms: 1 candidate was too slow and rejected untrained, 1 trained: 2 s of timing in place of"
+    line = "limits.max_latency_ms: 1 candidate was too slow and rejected untrained, 1 trained: 2 s of timing"
     for records in ((trained, slow), (trained,)):
         path = tmp_path / "log"
         with path.open("w") as file:

@@ -19,7 +19,8 @@ from scalesearch.records.confirmed import read_confirmed, write_confirmed
 from scalesearch.records.front_scores import write_front_scores
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
-from scalesearch.report.detail_sections import axes, training
+from scalesearch.report import outlook_section
+from scalesearch.report.detail_sections import axes, machine, training
 from scalesearch.report.front_sections import answer
 from scalesearch.report.page import page, write_page
 from scalesearch.study.contents import read_contents
@@ -167,6 +168,18 @@ def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
         assert y == pytest.approx(100 * record.quality.score, abs=0.01)
     names = {"front", "hypervolume", "outlook", "importance", "paid", "confirmed", "losses"}
     assert set(data["figures"]) == names
+
+
+def test_a_sampler_that_gave_way_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = read_contents(folder)
+    assert study.session
+    settings = replace(study.session.settings, sampler="growth")
+    study = replace(study, session=replace(study.session, settings=settings, sampler_gives_way=True))
+    assert "<dd>growth, budget" in machine(study)
+    assert "The study's last sampler, growth, chooses by such a model." in outlook_section.outlook(study)
+    monkeypatch.setattr("scalesearch.values.session.MANY_TRIALS", 20)
+    assert "<dd>growth, tpe beyond 1,000 trials, budget" in machine(study)
+    assert "The study's last sampler, tpe, does not use it." in outlook_section.outlook(study)
 
 
 def test_what_a_limit_of_latency_saved_is_told_beside_the_training(folder: Path, make_record: MakeRecord) -> None:

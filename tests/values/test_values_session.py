@@ -1,10 +1,11 @@
-"""Names of files in `models/` and the trials that they belong to."""
+"""Names of files in `models/` and the trials that they belong to, and the sampler of a study."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from scalesearch.values.session import model_path, trial_of_model
+from scalesearch.values.session import Session, model_path, trial_of_model
 
 
 @pytest.mark.parametrize("trial", [0, 7, 999_999, 1_000_000, 12_345_678])
@@ -34,3 +35,13 @@ def test_a_models_path_and_its_trial_are_inverse(trial: int) -> None:
 )
 def test_any_other_name_is_no_trials(name: str) -> None:
     assert trial_of_model(Path("study/models") / name) is None
+
+
+@pytest.mark.parametrize(
+    ("gives_way", "trials", "sampler"), [(True, 1000, "growth"), (True, 1001, "tpe"), (False, 5000, "growth")]
+)
+def test_a_sampler_gives_way_beyond_many_trials_if_it_was_taken_by_itself(
+    session: Session, gives_way: bool, trials: int, sampler: str
+) -> None:
+    settings = replace(session.settings, sampler="growth")
+    assert replace(session, settings=settings, sampler_gives_way=gives_way).sampler_after(trials) == sampler
