@@ -1,4 +1,4 @@
-"""Where the time of a search goes: shares of its stages, candidates an hour, seconds to a first result and a front.
+"""Where the time of a search goes: shares of its stages, candidates an hour, unsettled latencies, seconds to a front.
 
     python benchmarks/time_shares.py STUDY [STUDY ...] [--members 8] [--common] [--json]
 
@@ -16,7 +16,7 @@ import contextlib
 import json
 import subprocess
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -58,6 +58,10 @@ class TimeShares:
     """Candidates that a training was charged for."""
     evaluated: int
     """Complete trials, siblings included."""
+    unstable: tuple[int, int]
+    """Complete trials whose latency did not settle within its time: in all, and on the front."""
+    coarse: tuple[int, int]
+    """Those whose timing was ended early, surely off the front of that moment: in all, and on the front."""
     first_s: float
     """Seconds from the beginning to the first record of a complete trial."""
     members_s: float | None
@@ -108,6 +112,7 @@ def time_shares(folder: Path, *, members: int, common: Collection[Work] | None =
     written = {record.trial: store.path(record.trial).stat().st_mtime - began for record in store.all()}
     records = sorted(store.all(), key=lambda record: written[record.trial])
     done = [record for record in records if record.state == "complete"]
+    front = pareto_front(records)
     counted = records if common is None else [record for key, record in evaluated(folder).items() if key in common]
     wall, cpu = _by_row(counted, cpu=False), _by_row(counted, cpu=True)
     scores = folder / FRONT_SCORES
@@ -120,11 +125,13 @@ def time_shares(folder: Path, *, members: int, common: Collection[Work] | None =
         training=(_training(wall), _training(cpu)),
         trained=sum(record.charged for record in records),
         evaluated=len(done),
+        unstable=(_unstable(done), _unstable(front)),
+        coarse=(_coarse(done), _coarse(front)),
         first_s=written[done[0].trial],
         members_s=_moment_of(members, records, written),
         search_s=search_s,
         whole_s=scores.stat().st_mtime - began if scores.exists() else search_s,
-        front=len(pareto_front(records)),
+        front=len(front),
     )
 
 
@@ -146,6 +153,14 @@ def _by_row(records: Sequence[TrialRecord], *, cpu: bool) -> dict[str, float]:
         for stage in record.stages:
             seconds[GROUPS.get(stage.stage, OTHERS)] += (stage.cpu_s or 0.0) if cpu else stage.seconds
     return {row: seconds[row] for row in (*GROUPS.values(), OTHERS)}
+
+
+def _unstable(records: Iterable[TrialRecord]) -> int:
+    return sum(record.latency is not None and record.latency.unsettled for record in records)
+
+
+def _coarse(records: Iterable[TrialRecord]) -> int:
+    return sum(record.latency is not None and record.latency.coarse for record in records)
 
 
 def _shares(seconds: dict[str, float]) -> dict[str, float]:
@@ -201,6 +216,10 @@ def table(found: Sequence[tuple[Path, TimeShares]], *, members: int) -> list[str
     lines.append(_row("trained + other complete trials, front", counts))
     rates = [f"{each.trained_an_hour:.0f}, {each.evaluated_an_hour:.0f}" for each in columns]
     lines.append(_row("trained candidates, complete trials an hour", rates))
+    unstable = [f"{each.unstable[0]}, {each.unstable[1]}" for each in columns]
+    lines.append(_row("unstable latencies: complete trials, on the front", unstable))
+    coarse = [f"{each.coarse[0]}, {each.coarse[1]}" for each in columns]
+    lines.append(_row("coarse latencies: complete trials, on the front", coarse))
     lines.append(_row("first result, s", [f"{each.first_s:.0f}" for each in columns]))
     when = ["never" if each.members_s is None else f"{each.members_s:.0f}" for each in columns]
     lines.append(_row(f"front of {members}, s", when))

@@ -68,7 +68,7 @@ class Outlook:
     best: tuple[Promise, ...]
     """Untried candidates, the most promising first."""
     errors: Errors | None
-    """None with few networks, or where nobody asked."""
+    """None with few networks."""
     considered: int
     """Number of candidates among which the front and the best were looked for."""
     simple: SimpleWays | None = None
@@ -76,7 +76,7 @@ class Outlook:
 
 
 def outlook(
-    space: SearchSpace, records: Sequence[TrialRecord], *, seed: int = 0, in_full: bool = True
+    space: SearchSpace, records: Sequence[TrialRecord], *, seed: int = 0, simple: bool = True
 ) -> Outlook | None:
     """Return what may still be found; None with fewer than `FEWEST` measured trials, or if nothing is sampled.
 
@@ -86,8 +86,7 @@ def outlook(
         space: The search space.
         records: All trials of the study.
         seed: Of the candidates that are looked at.
-        in_full: Whether to find out how far the model is off, and what simpler ways would have found, which takes most
-            of the time.
+        simple: Whether to find out what simpler ways would have found, which takes most of the time.
     """
     observed = observations_of(records)
     if len(observed) < FEWEST or Features(space).of([observed[0].candidate]).size == 0:
@@ -132,9 +131,9 @@ def outlook(
     return Outlook(
         front=tuple(_with_sampled(each, space, full) for each in front),
         best=tuple(_with_sampled(each, space, full) for each in list(untried.values())[:_BEST]),
-        errors=belief.errors() if in_full else None,
+        errors=belief.errors(),
         considered=len(pool),
-        simple=_simple(space, belief, records, seed) if in_full else None,
+        simple=_simple(space, belief, records, seed) if simple else None,
     )
 
 

@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from scalesearch.cli.run_lines import narrowed, of_budget, opening, plateau, show_end, trial_line
+from scalesearch.cli.run_lines import (
+    narrowed,
+    of_budget,
+    opening,
+    plateau,
+    sampler_changed,
+    show_end,
+    trial_line,
+)
 from scalesearch.cli.time_span import span
 from scalesearch.plain_text import visible
 from scalesearch.records.tables import trial_rows
@@ -20,6 +28,7 @@ from scalesearch.search.events import (
     Plateau,
     RunStarted,
     RunStopped,
+    SamplerChanged,
     StageEntered,
     StudyOutcome,
     TrialFinished,
@@ -158,6 +167,8 @@ class _LineView:
             self._print(f"{used} {trial_line(event.record)}  front {event.front_size}{eta}")
         elif isinstance(event, Narrowed):
             self._print(narrowed(event))
+        elif isinstance(event, SamplerChanged):
+            self._print(sampler_changed(event))
         elif isinstance(event, Plateau):
             self._print(plateau(event))
         elif isinstance(event, RunStopped):
@@ -204,6 +215,8 @@ class _LiveView:
             self._last.append(event.record)
         elif isinstance(event, Narrowed):
             self.say(narrowed(event))
+        elif isinstance(event, SamplerChanged):
+            self.say(sampler_changed(event))
         elif isinstance(event, Plateau):
             self.say(plateau(event))
 

@@ -37,8 +37,8 @@ class _Ground:
     target: "Target"
     settings: RunSettings
     """The settings, with what is decided of sampler and lengths."""
-    lengths: tuple[str, ...]
-    """What a run would say on how long candidates are trained."""
+    decided: tuple[str, ...]
+    """What a run would say on who proposes candidates, and how long they are trained."""
     begun: "Begun | None" = None
     """The study that would be continued; None for a new one."""
 
@@ -170,7 +170,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
     )
     from scalesearch.study.lengths import lengths_notes, with_lengths
     from scalesearch.study.own_module import as_begun, base_of, require_classification, with_outputs
-    from scalesearch.study.session import sampler_of
+    from scalesearch.study.sampler import chosen_sampler
     from scalesearch.tasks.registry import require_own_axes, require_postprocessing, task_for
 
     require_teacher(largest_value(space.axes, "training.distill_weight"), settings.parent)
@@ -182,10 +182,10 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
         require_own_axes(task, space.axes)
     base = as_begun(base_of(space.network, stored), stored)
     require_classification(base, settings.task)
-    sampler = sampler_of(settings, stored)
-    asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)
-    notes = [*lengths_notes(asked, space, lengths, sampler, stored)]
-    settings = replace(settings, sampler=sampler, lengths=lengths)
+    chosen = chosen_sampler(settings, space, base, chip, stored)
+    asked, (space, lengths) = space, with_lengths(space, settings, chosen.name, stored)
+    notes = [*filter(None, (chosen.line,)), *lengths_notes(asked, space, lengths, chosen.name, stored)]
+    settings = replace(settings, sampler=chosen.name, lengths=lengths)
     if stored:
         chip = target_here(chip, stored, threads=settings.latency.threads)
         asked, space = space, fitted_space(space, base, chip, stored.space, parent=settings.parent)
@@ -198,7 +198,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
     require_batch_memory(space, largest_input(space, base))
     if stored is None:
         base = with_outputs(space, base)
-    return _Ground(space=space, base=base, target=chip, settings=settings, lengths=tuple(notes), begun=begun)
+    return _Ground(space=space, base=base, target=chip, settings=settings, decided=tuple(notes), begun=begun)
 
 
 def _require_fit(ground: _Ground, data: "Dataset | None" = None) -> None:
@@ -349,7 +349,7 @@ def _notes(settings: RunSettings, ground: _Ground) -> Iterable[str]:
     from scalesearch.tasks.registry import sources_of
 
     space, base, target = ground.space, ground.base, ground.target
-    yield from ground.lengths
+    yield from ground.decided
     yield from size_notes(space, base, settings.data.fit)
     if space.flip_undecided:
         yield f"flips: {base.name} is trained once before the search, to see whether images may be mirrored"

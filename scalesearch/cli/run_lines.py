@@ -10,6 +10,7 @@ from scalesearch.search.events import (
     Narrowed,
     Plateau,
     RunStarted,
+    SamplerChanged,
     StudyOutcome,
 )
 from scalesearch.values.record import TrialRecord
@@ -46,6 +47,7 @@ def trial_line(record: TrialRecord) -> str:
 
 def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
     """Print the front as a table, where everything is, and what to type next."""
+    from scalesearch.analysis.untrained import untrained_line
     from scalesearch.cli.front_table import print_front
 
     states = [record.state for record in outcome.records]
@@ -53,6 +55,8 @@ def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
     console.print(
         f"\n{outcome.message}  ({counts or 'no trials'}; {span(outcome.wall_s)} in this run)", highlight=False
     )
+    if saved := untrained_line(outcome.records):
+        console.print(saved, highlight=False, markup=False)
     if outcome.front:
         word = command_word(folder)
         print_front(console, outcome.records, folder)
@@ -88,6 +92,12 @@ def narrowed(event: Narrowed) -> str:
     return f"adaptive: {event.precision} is not asked any more: {tried} (run without --adaptive to ask it again)"
 
 
+def sampler_changed(event: SamplerChanged) -> str:
+    """Return the line on another sampler that goes on."""
+    why = f"which asks faster: the study has {event.trials:,} trials"
+    return f"sampler: {event.sampler} from now on, {why} (--sampler NAME)"
+
+
 def of_budget(done: float, budget: int, between: str) -> str:
     """Return the number of trainings done, and that of the budget if there is one, as text."""
     return trainings(done) if budget == UNLIMITED_BUDGET else f"{trainings(done)}{between}{budget}"
@@ -95,9 +105,11 @@ def of_budget(done: float, budget: int, between: str) -> str:
 
 def plateau(event: Plateau) -> str:
     """Return the line on a front that has stopped growing."""
+    in_full = event.candidates - event.in_part
+    lengths = f" ({in_full} in full length, {event.in_part} in part)" if event.in_part else ""
     return (
-        f"plateau: hypervolume grew by {100 * event.growth:.2f} % in the last {event.candidates} trained candidates; "
-        "more of them are unlikely to change the front much"
+        f"plateau: hypervolume grew by {100 * event.growth:.2f} % in the last {event.candidates} trained candidates"
+        f"{lengths}; more of them are unlikely to change the front much"
     )
 
 

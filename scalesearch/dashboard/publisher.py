@@ -180,7 +180,8 @@ def update_statistics(study: "optuna.Study", records: Iterable[TrialRecord], spa
 
     every = list(records)
     _save(study, PAID_FIGURE, paid_figure(every))
-    _save(study, OUTLOOK_FIGURE, outlook_figure(outlook(space, every, in_full=False), every))
+    found = outlook(space, every, simple=False)
+    _save(study, OUTLOOK_FIGURE, outlook_figure(found, every, tells_errors=True))
     _save(study, IMPORTANCE_FIGURE, importance_figure(axis_importance(every, space), metric_of(every)))
 
 

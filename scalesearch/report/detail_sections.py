@@ -8,12 +8,13 @@ from typing import Final
 from scalesearch.analysis.importance import FEWEST_TRIALS
 from scalesearch.analysis.paid import paid_lines
 from scalesearch.analysis.score_error import metric_of
+from scalesearch.analysis.untrained import untrained_line
 from scalesearch.export.reading import reading_words
 from scalesearch.report.effects import axis_levels, effects_table
 from scalesearch.study.contents import StudyContents
 from scalesearch.values.quality import metric_title
 from scalesearch.values.record import MeasuredTrial, TrialRecord
-from scalesearch.values.settings import UNLIMITED_BUDGET
+from scalesearch.values.settings import MANY_TRIALS, UNLIMITED_BUDGET
 from scalesearch.views.markup import bullets, chart, paragraph, section, table, text
 from scalesearch.views.words import device_text, latency_title, percent, score_noun_of
 
@@ -114,6 +115,7 @@ def training(study: StudyContents) -> str:
               "after pruning, s", "weights")  # fmt: skip
     rows = [_training_row(record) for record in study.front if record.training and record.quality]
     note = "Reused weights were trained by another trial of the same network, whose time is shown."
+    saved = untrained_line(study.records)
     curves = any(record.training and record.training.loss_curves for record in study.front)
     if curves:
         words = "Loss over the steps of training, a line for each member of the front; the knee's is strong"
@@ -123,7 +125,8 @@ def training(study: StudyContents) -> str:
     else:
         drawn = paragraph(NO_MEMBER, css="note")
     told = table(header, rows, caption="Training of the members of the front, fastest first")
-    return section("training", "Training", drawn, told, paragraph(note, css="note"))
+    shown = [drawn, told, paragraph(note, css="note"), *([paragraph(f"{saved}.")] if saved else [])]
+    return section("training", "Training", *shown)
 
 
 def _training_row(record: MeasuredTrial) -> tuple[str, ...]:
@@ -192,7 +195,9 @@ def _facts(study: StudyContents) -> Iterator[tuple[str, str]]:
         yield "Space", f"{session.space.name}, base network {session.base.name}"
         budget = "no budget" if settings.budget == UNLIMITED_BUDGET else f"budget {settings.budget}"
         limit = f", at most {settings.max_time_s:g} s a run" if settings.max_time_s else ""
-        yield "Sampler", f"{settings.sampler_name}, {budget}{limit}, {settings.workers} workers"
+        later = session.sampler_after(len(study.records))
+        changed = f", {later} beyond {MANY_TRIALS:,} trials" if later != settings.sampler_name else ""
+        yield "Sampler", f"{settings.sampler_name}{changed}, {budget}{limit}, {settings.workers} workers"
         yield "Seeds", f"search {settings.seed}, data {settings.data.seed}"
     yield "Host", ", ".join(f"{key} {value}" for key, value in study.origin.host)
     yield "Versions", ", ".join(f"{key} {value}" for key, value in study.origin.versions)

@@ -22,7 +22,7 @@ def outlook(study: StudyContents) -> str:
             words = SPACE_UNKNOWN
         return section("outlook", _TITLE, paragraph(words))
     noun = score_noun_of(study.records)
-    sampler = study.session.settings.sampler_name if study.session else ""
+    sampler = study.session.sampler_after(len(study.records)) if study.session else ""
     used = f"The study's last sampler, {sampler}, does not use it."
     if sampler == "growth":
         used = "The study's last sampler, growth, chooses by such a model."

@@ -21,7 +21,7 @@ from scalesearch.search.storage import OpenStudy
 from scalesearch.spaces.suggest import cheapest, suggest, trial_parameters, uncut_parameters
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
-from scalesearch.values.settings import SamplerName
+from scalesearch.values.settings import MANY_TRIALS, QUICK_SAMPLER, SamplerName
 from scalesearch.values.space import SearchSpace
 
 BY_CHANCE_AFTER = 4
@@ -38,6 +38,8 @@ class Sampling:
     workers: int
     by_time: bool = False
     """Whether the run is limited by its time, so that `growth` counts a candidate's cost in seconds."""
+    gives_way: bool = False
+    """Whether `QUICK_SAMPLER` takes the place of `sampler` beyond `MANY_TRIALS`, unless it chooses among lengths."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,12 @@ class Asker:
             self._opened.study.enqueue_trial(trial_parameters(cheapest(self._space), self._space))
 
     @property
+    def sampler(self) -> SamplerName:
+        """Who proposes the next candidate."""
+        many = self._sampling.gives_way and not self._lengths.all and len(self._ledger.records) > MANY_TRIALS
+        return QUICK_SAMPLER if many else self._sampling.sampler
+
+    @property
     def left_behind(self) -> int:
         """Number of trials that a killed run left behind and that are still to be asked for again."""
         return len(self._left_behind)
@@ -115,7 +123,7 @@ class Asker:
         """Whether the next candidate is chosen by how long it takes, or costs no training."""
         if self._precisions.wanted:
             return True
-        if self._sampling.sampler != "growth" or self._left_behind or self._lengths.beginning():
+        if self.sampler != "growth" or self._left_behind or self._lengths.beginning():
             return False
         # Seconds are expected once a training without simulated rounding was measured.
         own = [record for record in self._ledger.records.values() if record.state == "complete"]
@@ -159,7 +167,7 @@ class Asker:
             self._enqueue(*self._precisions.next_sibling())
         elif first := self._lengths.beginning():
             self._opened.study.enqueue_trial(self._lengths.take_beginning(first))
-        elif self._sampling.sampler == "growth" and by_chance and self._lengths.too_little:
+        elif self.sampler == "growth" and by_chance and self._lengths.too_little:
             self.short_of = "budget"
             return False
         elif self._starts_whole(number):
@@ -169,7 +177,7 @@ class Asker:
             self._enqueue(*self._branches.take())
         elif by_chance and self._lengths.all:
             self._opened.study.enqueue_trial(self._lengths.shortest)
-        elif self._sampling.sampler == "growth" and not by_chance:
+        elif self.sampler == "growth" and not by_chance:
             return self._enqueue_growth(number)
         return True
 
@@ -239,7 +247,7 @@ class Asker:
 
         Of a small budget, at most half are uncut.
         """
-        name, ledger = self._sampling.sampler, self._ledger
+        name, ledger = self.sampler, self._ledger
         wanted = starts_uncut(name, branches=self._branches.allowed)
         if number == 0 or not wanted or ledger.used_up or self._lengths.half_spent:
             return False
@@ -281,11 +289,11 @@ class Asker:
         return trial
 
     def _sampler_of(self, number: int) -> SamplerName:
-        return "random" if self._draws_by_chance(number) else self._sampling.sampler
+        return "random" if self._draws_by_chance(number) else self.sampler
 
     def _draws_by_chance(self, number: int) -> bool:
         """Tell whether the trial belongs to the random start, or follows too many that taught the sampler nothing."""
-        name, ledger = self._sampling.sampler, self._ledger
+        name, ledger = self.sampler, self._ledger
         idle = ledger.repeats_in_a_row if name in LEARNS_FROM_REJECTED else ledger.free_in_a_row
         start = name not in DRAWS_ITS_START and by_chance(
             number, ledger.unlike_siblings(), name, given=self._lengths.given

@@ -17,7 +17,7 @@ from scalesearch.execution.worker import NO_TRIAL, Entered, Fatal
 from scalesearch.host import computing_threads
 from scalesearch.search.asking import Asker, Sampling
 from scalesearch.search.branches import Branches
-from scalesearch.search.events import RunStopped, StageEntered, StudyOutcome, TrialStarted
+from scalesearch.search.events import RunStopped, SamplerChanged, StageEntered, StudyOutcome, TrialStarted
 from scalesearch.search.fates import (
     because_of,
     charged_at_most,
@@ -53,6 +53,7 @@ def run_study(
     watchers: Watchers | None = None,
     held: bool = False,
     prepared_s: float = 0.0,
+    gives_way: bool = False,
 ) -> StudyOutcome:
     """Begin or continue the study in `folder`, run it to `settings.budget`, and return all its records.
 
@@ -65,6 +66,7 @@ def run_study(
         watchers: Receivers of news during the run.
         held: Whether the caller holds the folder already.
         prepared_s: Seconds of `settings.max_time_s` that trainings before the search have taken.
+        gives_way: Whether another sampler takes the place of that of the settings once trials are many.
 
     Raises:
         ConfigError: If another process runs this study, a record cannot be read, or the database is unfit.
@@ -85,7 +87,9 @@ def run_study(
         )
         try:
             limit = TimeLimit(settings.max_time_s, spent_s=prepared_s)
-            run = _Run(folder, problem, settings, watchers=watchers, opened=opened, pool=pool, limit=limit)
+            run = _Run(
+                folder, problem, settings, watchers=watchers, opened=opened, pool=pool, limit=limit, gives_way=gives_way
+            )
             return run.to_the_end(stopped)
         except BaseException as error:
             watchers.on_event(RunStopped(ended="error", message=str(error).strip().rpartition("\n")[2]))
@@ -105,6 +109,7 @@ class _Run:
         opened: OpenStudy,
         pool: WorkerPool,
         limit: TimeLimit,
+        gives_way: bool,
     ) -> None:
         self._folder, self._problem, self._opened, self._pool = folder, problem, opened, pool
         self._listener, self._workers = watchers.listener, settings.workers
@@ -117,6 +122,7 @@ class _Run:
             seed=settings.seed,
             workers=settings.workers,
             by_time=settings.max_time_s > 0,
+            gives_way=gives_way,
         )
         self._branches = branches = Branches(self._ledger, problem.space, problem.plan, allowed=settings.branches)
         self._limit = limit
@@ -138,6 +144,7 @@ class _Run:
             plan=problem.plan,
         )
         self._showing = Showing(watchers, opened.study, self._ledger, settings, metric=problem.metric)
+        self._sampler = settings.sampler_name  # as the watchers know it
         self._rivals: tuple[Point, ...] = ()
         self._search_s = 0.0
 
@@ -233,6 +240,9 @@ class _Run:
         Returns:
             False if there is no time for any.
         """
+        if self._sampler != (now := self._asker.sampler):
+            self._sampler = now
+            self._showing.tell((SamplerChanged(sampler=now, trials=len(self._ledger.records)),))
         asked = self._asker.ask()
         if asked is None:
             return False

@@ -6,6 +6,7 @@ from typing import Final, Literal
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.quality import DEFAULT_METRIC
 from scalesearch.values.record import MeasuredTrial, TrialRecord
+from scalesearch.values.settings import SamplerName
 
 Ending = Literal["budget", "exhausted", "time", "interrupted", "error"]
 ENDED_WHOLE: Final = ("budget", "exhausted", "time")
@@ -72,11 +73,23 @@ class Narrowed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerChanged:
+    """The study has so many trials that another sampler goes on (`sampler = "auto"`)."""
+
+    sampler: SamplerName
+    """The sampler from now on."""
+    trials: int
+    """Number of trials that are done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plateau:
     """The front has hardly grown for a while. The run goes on; there is no further event before it has grown again."""
 
     candidates: int
-    """Number of the last trained candidates over which the growth is measured."""
+    """Number of the last trained candidates over which the growth is measured, of any length."""
+    in_part: int = 0
+    """How many of them were trained in part, where candidates are trained by unlike lengths."""
     growth: float
     """Growth of the hypervolume over these candidates, as a fraction."""
 
@@ -89,7 +102,7 @@ class RunStopped:
     message: str
 
 
-Event = RunStarted | TrialStarted | StageEntered | TrialFinished | Narrowed | Plateau | RunStopped
+Event = RunStarted | TrialStarted | StageEntered | TrialFinished | Narrowed | SamplerChanged | Plateau | RunStopped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

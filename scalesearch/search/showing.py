@@ -22,7 +22,9 @@ then takes longer."""
 PLATEAU_CANDIDATES = 20
 PLATEAU_GROWTH = 0.002
 """A front is on a plateau if its hypervolume grew by less than this fraction with the last `PLATEAU_CANDIDATES` trained
-candidates."""
+candidates, of any length."""
+PLATEAU_IN_FULL = 2
+"""At least so many of them must have been trained in full length: the others cannot enlarge the front."""
 
 
 def _nobody(_: Event) -> None:
@@ -45,15 +47,20 @@ class PlateauWatch:
     def __init__(self) -> None:
         """Begin before the run's first candidate."""
         self._fronts: deque[tuple[Point, ...]] = deque(maxlen=PLATEAU_CANDIDATES + 1)
+        self._short: deque[bool] = deque(maxlen=PLATEAU_CANDIDATES)
         self._told = False
 
-    def after(self, front: Iterable[Point]) -> Plateau | None:
+    def after(self, front: Iterable[Point], *, short: bool = False) -> Plateau | None:
         """Take in one more trained candidate, and return an event if the front has now come to a plateau.
+
+        Nothing is told before the front has had a member for `PLATEAU_CANDIDATES` candidates.
 
         Args:
             front: The front with that candidate.
+            short: Whether the candidate was trained in part, so that it is no member of any front.
         """
         self._fronts.append(tuple(front))
+        self._short.append(short)
         if len(self._fronts) <= PLATEAU_CANDIDATES:
             return None
         slowest_ms = max((p50_ms for _, p50_ms in (*self._fronts[0], *self._fronts[-1])), default=0.0)
@@ -61,9 +68,12 @@ class PlateauWatch:
         before, after = hypervolume(self._fronts[0], worst), hypervolume(self._fronts[-1], worst)
         if not before:
             return None
-        growth = after / before - 1
-        known, self._told = self._told, growth < PLATEAU_GROWTH
-        return Plateau(candidates=PLATEAU_CANDIDATES, growth=growth) if self._told and not known else None
+        growth, in_part = after / before - 1, sum(self._short)
+        enough = PLATEAU_CANDIDATES - in_part >= PLATEAU_IN_FULL
+        known, self._told = self._told, growth < PLATEAU_GROWTH and (enough or self._told)
+        if known or not self._told:
+            return None
+        return Plateau(candidates=PLATEAU_CANDIDATES, in_part=in_part, growth=growth)
 
 
 class Showing:
@@ -118,7 +128,7 @@ class Showing:
             front_size=len(front),
             hypervolume=hypervolume(map(point, front), reference_of(self._ledger.records.values())),
         )
-        plateau = self._plateau.after(map(point, front)) if record.charged and not record.short else None
+        plateau = self._plateau.after(map(point, front), short=record.short) if record.charged else None
         self.tell(filter(None, (event, plateau)))
 
     def statistics(self) -> None:

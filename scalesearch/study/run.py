@@ -83,7 +83,15 @@ def run_search(
         samplers = start_samplers(session)
         listener = DashboardListener(folder, session.space, samplers, settings.task)
         watchers = Watchers(on_event=heard, listener=listener)
-        outcome = run_study(folder, problem, settings, watchers=watchers, held=True, prepared_s=preparation.seconds)
+        outcome = run_study(
+            folder,
+            problem,
+            settings,
+            watchers=watchers,
+            held=True,
+            prepared_s=preparation.seconds,
+            gives_way=session.sampler_gives_way,
+        )
         with stop_signals() as stopped:
             try:
                 if outcome.front and outcome.ended in ENDED_WHOLE:

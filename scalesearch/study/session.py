@@ -29,11 +29,12 @@ from scalesearch.study.own_module import as_begun, base_of, fitted_module_notes,
 from scalesearch.study.parent import ParentRequest, PriorParent, prepare_parent
 from scalesearch.study.preparation import Preparation
 from scalesearch.study.reference import make_reference, with_reference
+from scalesearch.study.sampler import chosen_sampler
 from scalesearch.tasks.registry import checked_sources, require_own_axes, require_postprocessing, task_for
 from scalesearch.training.machine import kept_machine, probe_machine
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.session import Session
-from scalesearch.values.settings import AcceptName, Machine, RunSettings, SamplerName
+from scalesearch.values.settings import AcceptName, Machine, RunSettings
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.target import Device, Target
 
@@ -82,7 +83,8 @@ def open_session(
         require_own_axes(task, space.axes)
     base = as_begun(base or base_of(space.network, stored), stored)
     require_classification(base, settings.task)
-    begun, sampler = stored.space if stored else None, sampler_of(settings, stored)
+    begun, chosen = stored.space if stored else None, chosen_sampler(settings, space, base, target, stored)
+    sampler = chosen.name
     asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)
     notes = [*lengths_notes(asked, space, lengths, sampler, stored)]
     asked, space = space, fitted_space(space, base, target, begun, parent=settings.parent)
@@ -102,10 +104,7 @@ def open_session(
         say(line)
     dataset = images.dataset.normalised_by(parent.mean, parent.std) if parent else images.dataset
     say(_machine_words(machine, stored))
-    if settings.sampler == "auto":
-        why = "as before" if stored else "the first to find the front of a table of resnet_small's trained networks"
-        say(f"sampler: {sampler}, {why} (--sampler NAME)")
-    for line in notes:
+    for line in filter(None, (chosen.line, *notes)):
         say(line)
     session = Session(
         folder=folder,
@@ -124,17 +123,13 @@ def open_session(
         parent=parent,
         code_sha256=code_sha256(base) if base.origin else "",
         code_read_by=code_reader() if base.origin else "",
+        sampler_gives_way=chosen.gives_way,
     )
     session = _with_reference(session, stored, dataset, way_out=way_out, say=say)
     with (preparation or Preparation()).training():
         session = with_flip(session, dataset, say=say)
     write_run_file(session)
     return session
-
-
-def sampler_of(settings: RunSettings, stored: Session | None) -> SamplerName:
-    """Return the sampler: what was asked for, or else that of the study's last run."""
-    return stored.settings.sampler_name if stored and settings.sampler == "auto" else settings.sampler_name
 
 
 def _machine_words(machine: Machine | None, stored: Session | None) -> str:

@@ -8,7 +8,15 @@ from typing import Final
 from scalesearch.files import named
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.parent import Parent
-from scalesearch.values.settings import BUILTIN, Machine, RunSettings, SamplerName, source_name
+from scalesearch.values.settings import (
+    BUILTIN,
+    MANY_TRIALS,
+    QUICK_SAMPLER,
+    Machine,
+    RunSettings,
+    SamplerName,
+    source_name,
+)
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.target import Device, Target
 
@@ -95,11 +103,19 @@ class Session:
     other networks, and in a study that was made before this was stored."""
     code_read_by: str = ""
     """Python and torch by which that code was read: other versions may show the same code otherwise."""
+    sampler_gives_way: bool = False
+    """Whether `auto` chose the sampler, so that `QUICK_SAMPLER` goes on beyond `MANY_TRIALS`. False in a study that was
+    made before this was stored: it goes on with its own sampler."""
 
     def may_have_code(self, sha256: str, *, read_by: str) -> bool:
         """Tell whether a module's code can be that of this session: equal, or not to be compared."""
         comparable = self.code_sha256 and sha256 and self.code_read_by.partition("+")[0] == read_by
         return not comparable or self.code_sha256 == sha256
+
+    def sampler_after(self, trials: int) -> SamplerName:
+        """Return the sampler that proposes the next candidate after so many trials."""
+        many = self.sampler_gives_way and trials > MANY_TRIALS
+        return QUICK_SAMPLER if many else self.settings.sampler_name
 
     @property
     def storage(self) -> InputSize:

@@ -11,7 +11,11 @@ SamplerName = Literal["tpe", "gp", "nsga2", "random", "growth"]
 SamplerSetting = Literal["auto", "tpe", "gp", "nsga2", "random", "growth"]
 LengthsSetting = Literal["auto", "on", "off"]
 DEFAULT_SAMPLER: Final[SamplerName] = "growth"
-"""What `auto` stands for in a new study (docs/measurements.md, "Samplers")."""
+"""What `auto` begins with where axes are ordered (docs/measurements.md, "Samplers side by side")."""
+QUICK_SAMPLER: Final[SamplerName] = "tpe"
+"""What `auto` takes where most axes are names, and where trials are many: its asks stay short."""
+MANY_TRIALS: Final = 1000
+"""Beyond so many trials, `auto` goes on with `QUICK_SAMPLER`."""
 AcceptName = Literal["off", "rtx"]
 Fit = Literal["crop", "stretch", "pad"]
 Window = tuple[float, float]
@@ -185,7 +189,8 @@ class RunSettings:
     workers: int = 1
     seed: int = 0
     sampler: SamplerSetting = "auto"
-    """Who proposes candidates; `auto` is the sampler with which the study was begun, in a new one `DEFAULT_SAMPLER`."""
+    """Who proposes candidates. `auto` is the sampler of the study's last run, in a new one what suits the space
+    (`study.sampler`), and gives way to `QUICK_SAMPLER` beyond `MANY_TRIALS` if it began by itself."""
     lengths: LengthsSetting = "auto"
     """Whether the values of `training.steps` are lengths of one training (`on`) or settings like any other (`off`).
     With `on`, the search decides whose training goes on, and only candidates of the greatest length make the front.
@@ -213,7 +218,7 @@ class RunSettings:
 
     @property
     def sampler_name(self) -> SamplerName:
-        """The sampler that `sampler` stands for in a new study."""
+        """The sampler that `sampler` stands for, as far as it can be told without the space."""
         return DEFAULT_SAMPLER if self.sampler == "auto" else self.sampler
 
 

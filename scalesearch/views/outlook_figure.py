@@ -1,18 +1,22 @@
 """The front that a model of the trials expects, as plain plotly data."""
 
 import html
+import math
 from collections.abc import Sequence
 from typing import Final
 
+from scalesearch.analysis.belief import Errors
 from scalesearch.analysis.outlook import Outlook, Promise
 from scalesearch.spaces.axes import Value
 from scalesearch.values.record import TrialRecord
 from scalesearch.views.figures import Figure, layout, ticks
 from scalesearch.views.palette import FAINT, INK, ORANGE
-from scalesearch.views.words import latency_axis, scaling_text, score_axis
+from scalesearch.views.words import latency_axis, milliseconds, scaling_text, score_axis, score_noun_of
 
 SURE = 1.96
 """Standard deviations on each side of a 95 % interval."""
+_TOP_PX: Final = 64
+"""Room for two lines of title."""
 _TOLD: Final = frozenset(
     {
         *(f"scaling.{name}" for name in ("resolution", "depth", "width", "kernel")),
@@ -24,10 +28,15 @@ _TOLD: Final = frozenset(
 """The axes that the words on shape, pruning and precision tell."""
 
 
-def outlook_figure(found: Outlook | None, records: Sequence[TrialRecord]) -> Figure:
+def outlook_figure(found: Outlook | None, records: Sequence[TrialRecord], *, tells_errors: bool = False) -> Figure:
     """Draw the expected front with its 95 % band, the measured trials, and the most promising untried candidates.
 
     Trials that were trained in part are left out, since the expected scores are those of full length.
+
+    Args:
+        found: What is expected; None draws nothing.
+        records: All trials of the study.
+        tells_errors: Whether the title tells how far the model is off, for a page that has no other text on it.
     """
     new = (record for record in records if record.same_as is None and not record.short)
     measured = [record for record in new if record.quality and record.latency]
@@ -52,18 +61,20 @@ def outlook_figure(found: Outlook | None, records: Sequence[TrialRecord]) -> Fig
         {
             "type": "scatter", "mode": "lines", "name": "expected front", "x": x,
             "y": [round(100 * each.score, 2) for each in front], "line": {"color": INK, "width": 2},
-            "text": [_words(each) for each in front], "hovertemplate": "%{text}<extra>expected</extra>",
+            "text": [_words(each) for each in front],
+            "hovertemplate": "%{text}: %{y:.1f} %, %{x:.4g} ms<extra>expected</extra>",
         },
         _promises(found.best),
     ]  # fmt: skip
-    return {
-        "data": data,
-        "layout": layout(
-            title="The front that a model of the trials expects",
-            x={"type": "log", "title": {"text": f"{latency_axis(measured)} (log scale)"}} | ticks(measured),
-            y={"title": {"text": f"{score_axis(measured)}, %"}},
-        ),
-    }
+    errors = _off(found.errors, score_noun_of(measured)) if tells_errors and found.errors else ""
+    frame = layout(
+        title=f"The front that a model of the trials expects{errors}",
+        x={"type": "log", "title": {"text": f"{latency_axis(measured)} (log scale)"}} | ticks(measured),
+        y={"title": {"text": f"{score_axis(measured)}, %"}},
+    )
+    if errors:
+        frame["margin"]["t"] = _TOP_PX
+    return {"data": data, "layout": frame}
 
 
 def _promises(best: Sequence[Promise]) -> Figure:
@@ -73,8 +84,29 @@ def _promises(best: Sequence[Promise]) -> Figure:
         "error_y": {"type": "data", "array": [round(100 * SURE * each.score_sd, 2) for each in best], "width": 3},
         "marker": {"color": ORANGE, "symbol": "diamond-open", "size": 11, "line": {"width": 2}},
         "text": [_words(each) for each in best],
-        "hovertemplate": "%{text}: %{y:.1f} %, %{x:.4g} ms<extra>expected</extra>",
+        "customdata": [_why(each, place) for place, each in enumerate(best, start=1)],
+        "hovertemplate": "%{text}: %{y:.1f} %, %{x:.4g} ms<br>%{customdata}<extra>expected</extra>",
     }  # fmt: skip
+
+
+def _off(errors: Errors, noun: str) -> str:
+    """Return how far the model is off, as a second line of the title."""
+    return (
+        f"<br><span style='font-size:12px'>off by {100 * errors.score_rms:.1f} points of {noun}, "
+        f"{100 * errors.latency_median:.0f} % of latency ({errors.networks} networks left out)</span>"
+    )
+
+
+def _why(each: Promise, place: int) -> str:
+    """Return what speaks for an untried candidate, with what the model doubts, as two lines."""
+    spread = math.exp(SURE * each.log_ms_sd)
+    doubt = (
+        f"95 % of the model: ± {100 * SURE * each.score_sd:.1f} points, {milliseconds(each.p50_ms / spread)} to "
+        f"{milliseconds(each.p50_ms * spread)}"
+    )
+    grows = "" if each.growth is None else f" by {100 * each.growth:.2f} %"
+    trained = f"; {each.trained} updates of its training are made" if each.trained else ""
+    return f"{doubt}<br>expected to enlarge the front{grows}: number {place} of the untried ones, cost apart{trained}"
 
 
 def _words(each: Promise) -> str:

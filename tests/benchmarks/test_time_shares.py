@@ -43,6 +43,21 @@ def test_shares_are_those_of_all_stages_and_moments_are_when_records_were_writte
     assert "| **all training** | 67 % (80 %) |" in lines and "| front of 2, s | 250 |" in lines
 
 
+def test_latencies_that_did_not_settle_or_ended_early_are_counted(study: Path, make_record: Any) -> None:
+    store = RecordStore(study)
+    member, off = store.load(0), make_record(2, top1=0.4, p50_ms=3.0)
+    assert member.latency
+    store.save(replace(member, latency=replace(member.latency, stable=False)))
+    for trial, coarse in ((2, False), (3, True), (4, True)):
+        latency = replace(off.latency, stable=False, coarse=coarse)
+        store.save(replace(off, trial=trial, latency=latency))
+    found = time_shares(study, members=2)
+    assert (found.evaluated, found.front, found.unstable, found.coarse) == (5, 2, (2, 1), (2, 0))
+    lines = table([(study, found)], members=2)
+    assert "| unstable latencies: complete trials, on the front | 2, 1 |" in lines
+    assert "| coarse latencies: complete trials, on the front | 2, 0 |" in lines
+
+
 def test_of_common_trials_alone_the_stages_count(study: Path) -> None:
     first = next(key for key, record in evaluated(study).items() if record.trial == 0)
     found = time_shares(study, members=2, common={first})

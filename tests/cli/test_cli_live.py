@@ -2,23 +2,25 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from scalesearch.cli.live import _LineView, _LiveView, view
-from scalesearch.cli.run_lines import trial_line
+from scalesearch.cli.live import View, _LineView, _LiveView, view
+from scalesearch.cli.run_lines import show_end, trial_line
 from scalesearch.search.events import (
     Plateau,
     RunStarted,
     RunStopped,
+    SamplerChanged,
     StageEntered,
     StudyOutcome,
     TrialFinished,
     TrialStarted,
 )
-from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.record import LimitUse, MeasuredTrial, StageTime
 from scalesearch.values.settings import UNLIMITED_BUDGET
 
 RecordFactory = Callable[..., MeasuredTrial]
@@ -146,10 +148,23 @@ def test_a_run_without_a_budget_counts_trainings_and_the_time_that_is_left(
         )
         shown.event(event)
         shown.event(Plateau(candidates=20, growth=0.0012))
-    opening, trial, plateau = path.read_text().splitlines()
+        shown.event(Plateau(candidates=20, in_part=14, growth=0.0012))
+    opening, trial, plateau, unlike = path.read_text().splitlines()
     assert opening.endswith(": no budget, at most 30 min")
     assert trial.startswith("[2.3] trial") and trial.endswith("about 20 min left")
-    assert plateau.startswith("plateau: hypervolume grew by 0.12 % in the last 20 trained candidates")
+    assert plateau.startswith("plateau: hypervolume grew by 0.12 % in the last 20 trained candidates; ")
+    assert "20 trained candidates (6 in full length, 14 in part); " in unlike
+
+
+def test_another_sampler_is_said_by_logs_and_terminals(tmp_path: Path) -> None:
+    told = "sampler: tpe from now on, which asks faster: the study has 1,001 trials (--sampler NAME)"
+    path = tmp_path / "log"
+    views: tuple[Callable[[Console, Path], View], ...] = (_LineView, _LiveView)
+    for made in views:
+        with path.open("w") as file:
+            shown = made(Console(file=file, width=200), tmp_path)
+            shown.event(SamplerChanged(sampler="tpe", trials=1001))
+        assert path.read_text() == f"{told}\n"
 
 
 def test_the_time_that_went_into_trainings_before_the_search_is_told_and_not_left(
@@ -170,3 +185,21 @@ def test_the_time_that_went_into_trainings_before_the_search_is_told_and_not_lef
     opening, trial = path.read_text().splitlines()
     assert opening.endswith(": no budget, at most 30 min (10 min of them are over)")
     assert trial.endswith("about 10 min left")
+
+
+def test_the_end_tells_what_a_limit_of_latency_saved(make_record: RecordFactory, tmp_path: Path) -> None:
+    trained = replace(make_record(0), stages=(StageTime(stage="train", seconds=12.0),))
+    slow = make_record(
+        1,
+        top1=None,
+        state="rejected",
+        charged=False,
+        limits=(LimitUse(limit="max_latency_ms", excess=0.4),),
+        stages=(StageTime(stage="untrained", seconds=2.0),),
+    )
+    line = "limits.max_latency_ms: 1 candidate was too slow and rejected untrained, 1 trained: 2 s of timing"
+    for records in ((trained, slow), (trained,)):
+        path = tmp_path / "log"
+        with path.open("w") as file:
+            show_end(Console(file=file, width=300), replace(outcome(()), records=records), tmp_path)
+        assert (line in path.read_text()) == (slow in records)

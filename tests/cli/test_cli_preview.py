@@ -31,7 +31,7 @@ from scalesearch.study.fitted_space import fitted_space
 from scalesearch.study.lengths import with_lengths
 from scalesearch.study.pieces import Pieces
 from scalesearch.study.predicted_time import PlannedRun, predict
-from scalesearch.study.session import sampler_of
+from scalesearch.study.sampler import chosen_sampler
 from scalesearch.study.time_words import PredictedTime
 from scalesearch.tasks.registry import get_task, loadable_tasks
 from scalesearch.values.plan import Plan
@@ -169,12 +169,13 @@ def test_lengths_are_for_the_sampler_that_chooses_among_them(
     words = " ".join(capsys.readouterr().out.split())
     assert told in words
     assert ("lengths: 960 updates for every candidate" in words) == (sampler == "tpe")
+    assert ("sampler: growth, the first to find the front of a table" in words) == (sampler == "auto")
 
 
 def begin(session: Session, settings: RunSettings, asked: SearchSpace, folder: Path) -> Session:
     """Leave run.toml in a folder, as a run with these settings does."""
     base, chip = base_spec(asked.network), get_target("cpu")
-    sampler = sampler_of(settings, None)
+    sampler = chosen_sampler(settings, asked, base, chip, None).name
     trained, lengths = with_lengths(asked, settings, sampler, None)
     stored = dataclasses.replace(
         session,

@@ -5,9 +5,11 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from serving import serving
@@ -26,6 +28,7 @@ from scalesearch.dashboard.server import DashboardServer
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.search import database_file
 from scalesearch.search.storage import STUDY_FILE, opened_study
+from scalesearch.spaces.moves import drawn
 from scalesearch.values.histogram import LayerHistogram, TensorHistogram
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
@@ -141,6 +144,24 @@ def test_at_the_end_the_figures_hold_trials_that_changed_no_front(
     traces = json.loads(figures["feasible_front"])["data"]
     assert {number for trace in traces for number in trace.get("text", [])} == {"0", "1", "2"}
     assert json.loads(figures["hypervolume"])["data"][0]["x"] == [0, 2], "the plateau is drawn to the last trial"
+
+
+def test_the_expected_front_tells_its_errors_and_what_the_next_candidates_promise(
+    study: optuna.Study, make_record: MakeRecord, session: Session
+) -> None:
+    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+
+    random, records = np.random.default_rng(0), list[MeasuredTrial]()
+    for trial in range(12):
+        candidate = drawn(session.space, random)
+        record = make_record(trial, top1=0.4 + 0.3 * candidate.scaling.width, p50_ms=candidate.scaling.width)
+        records.append(replace(record, candidate=candidate))
+    DashboardListener(session.folder, session.space, "growth").statistics_due(study, records)
+    figures = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
+    figure = json.loads(figures["expected_front"])
+    assert "networks left out" in figure["layout"]["title"]["text"]
+    told = next(trace for trace in figure["data"] if trace["name"] == "untried, most promising")["customdata"]
+    assert told and all("expected to enlarge the front by " in line for line in told)
 
 
 def _layer(name: str, *, wasted: bool = False) -> LayerHistogram:

@@ -19,15 +19,16 @@ from scalesearch.records.confirmed import read_confirmed, write_confirmed
 from scalesearch.records.front_scores import write_front_scores
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
+from scalesearch.report import outlook_section
 from scalesearch.report.confirmed_section import confirmed
-from scalesearch.report.detail_sections import axes
+from scalesearch.report.detail_sections import axes, machine, training
 from scalesearch.report.front_sections import answer
 from scalesearch.report.page import page, write_page
 from scalesearch.search.storage import STUDY_FILE
 from scalesearch.study.contents import read_contents
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.record import FrontScore, LossCurve, MeasuredTrial
+from scalesearch.values.record import FrontScore, LimitUse, LossCurve, MeasuredTrial, StageTime
 from scalesearch.values.session import Session
 
 pytest.importorskip("plotly", reason="needs the extra: pip install 'scalesearch[report]'")
@@ -171,6 +172,32 @@ def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
         assert y == pytest.approx(100 * record.quality.score, abs=0.01)
     names = {"front", "hypervolume", "outlook", "importance", "paid", "confirmed", "losses"}
     assert set(data["figures"]) == names
+
+
+def test_a_sampler_that_gave_way_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = read_contents(folder)
+    assert study.session
+    settings = replace(study.session.settings, sampler="growth")
+    study = replace(study, session=replace(study.session, settings=settings, sampler_gives_way=True))
+    assert "<dd>growth, budget" in machine(study)
+    assert "The study's last sampler, growth, chooses by such a model." in outlook_section.outlook(study)
+    monkeypatch.setattr("scalesearch.values.session.MANY_TRIALS", 20)
+    assert "<dd>growth, tpe beyond 1,000 trials, budget" in machine(study)
+    assert "The study's last sampler, tpe, does not use it." in outlook_section.outlook(study)
+
+
+def test_what_a_limit_of_latency_saved_is_told_beside_the_training(folder: Path, make_record: MakeRecord) -> None:
+    assert "rejected untrained" not in training(read_contents(folder))
+    slow = make_record(
+        900,
+        top1=None,
+        state="rejected",
+        charged=False,
+        limits=(LimitUse(limit="max_latency_ms", excess=0.4),),
+        stages=(StageTime(stage="untrained", seconds=2.0),),
+    )
+    RecordStore(folder).save(slow)
+    assert "1 candidate was too slow and rejected untrained" in training(read_contents(folder))
 
 
 @pytest.mark.usefixtures("small_plotly")

@@ -45,6 +45,7 @@ def run(
     listener: StudyListener | None = None,
     max_time_s: float = 0.0,
     full_updates: int = 0,
+    gives_way: bool = False,
 ) -> StudyOutcome:
     space = space or make_space()
     problem = Problem(
@@ -65,7 +66,7 @@ def run(
         max_time_s=max_time_s,
     )
     watchers = Watchers(on_event=on_event, listener=listener or NoListener())
-    return run_study(folder, problem, settings, watchers=watchers)
+    return run_study(folder, problem, settings, watchers=watchers, gives_way=gives_way)
 
 
 def told(folder: Path) -> list[optuna.trial.FrozenTrial]:

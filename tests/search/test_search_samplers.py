@@ -1,9 +1,14 @@
 import warnings
+from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from fake_evaluators import make_space
+from study_runs import assert_sound, run
 
+from scalesearch.search import asking
+from scalesearch.search.events import Event, SamplerChanged
 from scalesearch.search.samplers import LEARNS_FROM_REJECTED, SAMPLERS, make_sampler
 from scalesearch.spaces.suggest import suggest
 from scalesearch.values.candidate import Candidate
@@ -79,3 +84,34 @@ def test_the_constant_liar_is_for_several_workers() -> None:
         alone, crowd = (make_sampler("tpe", seed=0, trial=0, workers=workers) for workers in (1, 2))
     assert isinstance(alone, optuna.samplers.TPESampler) and isinstance(crowd, optuna.samplers.TPESampler)
     assert (alone._constant_liar, crowd._constant_liar) == (False, True)
+
+
+def test_beyond_many_trials_another_sampler_goes_on_and_is_told_once_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "MANY_TRIALS", 14)
+    made, told = list[tuple[int, SamplerName]](), list[Event]()
+
+    def noted(name: SamplerName, *, trial: int, **named: Any) -> optuna.samplers.BaseSampler:
+        made.append((trial, name))
+        return make_sampler(name, trial=trial, **named)
+
+    def hear(event: Event) -> None:
+        told.extend([event] if isinstance(event, SamplerChanged) else [])
+
+    monkeypatch.setattr(asking, "make_sampler", noted)
+    for budget, events in ((18, 1), (20, 2)):  # also in a run that goes on
+        run(tmp_path, budget, sampler="growth", gives_way=True, on_event=hear)
+        assert [event.sampler for event in told if isinstance(event, SamplerChanged)] == ["tpe"] * events
+    assert_sound(tmp_path, 20)
+    assert told[0] == SamplerChanged(sampler="tpe", trials=15)
+    before, after = ({name for trial, name in made if (trial >= 15) == late} for late in (False, True))
+    assert "growth" in before and "tpe" not in before
+    assert "tpe" in after and "growth" not in after
+
+
+def test_a_sampler_that_was_asked_for_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "MANY_TRIALS", 4)
+    told = list[Event]()
+    assert len(run(tmp_path, 8, sampler="growth", on_event=told.append).records) > 5
+    assert not any(isinstance(event, SamplerChanged) for event in told)

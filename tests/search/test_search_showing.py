@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -9,10 +10,18 @@ import pytest
 
 from scalesearch.analysis.front import Point, hypervolume, pareto_front
 from scalesearch.records.store import RecordStore
-from scalesearch.search.events import Event, TrialFinished
+from scalesearch.search.events import Event, Plateau, TrialFinished
 from scalesearch.search.ledger import Ledger
 from scalesearch.search.listener import NoListener
-from scalesearch.search.showing import PLATEAU_CANDIDATES, PLATEAU_GROWTH, PlateauWatch, Showing, Watchers
+from scalesearch.search.showing import (
+    PLATEAU_CANDIDATES,
+    PLATEAU_GROWTH,
+    PLATEAU_IN_FULL,
+    PlateauWatch,
+    Showing,
+    Watchers,
+)
+from scalesearch.values.candidate import Recipe
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.settings import RunSettings
 
@@ -42,6 +51,43 @@ def test_a_front_that_grows_is_on_no_plateau() -> None:
 def test_studies_without_a_front_are_on_no_plateau() -> None:
     watch = PlateauWatch()
     assert not any(watch.after([]) for _ in range(3 * PLATEAU_CANDIDATES))
+
+
+def test_trainings_in_part_count_for_a_plateau_once_there_is_a_front() -> None:
+    watch = PlateauWatch()
+    assert not any(watch.after([], short=True) for _ in range(PLATEAU_CANDIDATES)), "no member stands"
+    lengths = [place % 4 != 0 for place in range(1, PLATEAU_CANDIDATES + 1)]
+    assert not watch.after(front_of(5.0))
+    assert not any(watch.after(front_of(5.0), short=short) for short in lengths[:-1])
+    told = watch.after(front_of(5.0), short=lengths[-1])
+    assert told and (told.candidates, told.in_part, told.growth) == (PLATEAU_CANDIDATES, sum(lengths), 0)
+
+
+def test_trainings_in_part_alone_tell_nothing_of_a_front_that_they_cannot_enlarge() -> None:
+    watch = PlateauWatch()
+    watch.after(front_of(5.0))
+    assert not any(watch.after(front_of(5.0), short=True) for _ in range(2 * PLATEAU_CANDIDATES))
+    assert not any(watch.after(front_of(5.0)) for _ in range(PLATEAU_IN_FULL - 1))
+    told = watch.after(front_of(5.0))
+    assert told and told.in_part == PLATEAU_CANDIDATES - PLATEAU_IN_FULL
+    assert not any(watch.after(front_of(5.0), short=True) for _ in range(2 * PLATEAU_CANDIDATES)), "it is known"
+
+
+def test_a_search_of_unlike_lengths_is_told_its_plateau(
+    make_record: Callable[..., MeasuredTrial], tmp_path: Path
+) -> None:
+    told, ledger = list[Event](), Ledger(tmp_path, budget=99)
+    watchers = Watchers(on_event=lambda event: told.append(event) if isinstance(event, Plateau) else None)
+    showing = Showing(watchers, optuna.create_study(), ledger, RunSettings())
+    for trial in range(PLATEAU_CANDIDATES + 1):
+        steps = 240 if trial % 3 else 960
+        plain = make_record(trial, top1=0.5)
+        candidate = replace(plain.candidate, recipe=Recipe(steps=steps))
+        record = replace(plain, candidate=candidate, full_updates=960)
+        ledger.records[trial] = record
+        showing.finished(record, pareto_front(ledger.records.values()))
+        assert bool(told) == (trial == PLATEAU_CANDIDATES), "the first member stands after the first candidate"
+    assert told == [Plateau(candidates=PLATEAU_CANDIDATES, in_part=14, growth=0.0)]
 
 
 def test_a_front_slower_than_a_second_comes_to_a_plateau_too() -> None:

@@ -336,6 +336,33 @@ def test_a_study_keeps_its_sampler_unless_another_is_asked_for(tmp_path: Path) -
     assert new == RunSettings().sampler_name == DEFAULT_SAMPLER
 
 
+def test_a_study_remembers_whether_its_sampler_was_taken_by_itself(tmp_path: Path) -> None:
+    root, said = write(tmp_path / "scans", 1000), list[str]()
+
+    def gives_way(*overrides: str) -> bool:
+        session = opened(root, *overrides, say=said.append)
+        kept = read_run_file(session.folder)
+        assert kept and kept.sampler_gives_way == session.sampler_gives_way
+        return session.sampler_gives_way
+
+    assert gives_way()
+    assert gives_way(), "it goes on"
+    told = [line for line in said if line.startswith("sampler: growth, ")]
+    assert len(told) == 2 and "samplers were not compared here" in told[0] and "as before" in told[1]
+    assert not gives_way("sampler=growth"), "it was asked for"
+    assert not gives_way()
+    assert [line for line in said if line.startswith("sampler")][-1] == "sampler: growth, as before (--sampler NAME)"
+
+
+def test_a_study_of_before_that_was_stored_goes_on_with_its_own_sampler(tmp_path: Path) -> None:
+    root = write(tmp_path / "scans", 1000)
+    session = opened(root)
+    assert session.sampler_gives_way
+    file = session.folder / "run.toml"
+    file.write_text(file.read_text().replace("sampler_gives_way = true\n", ""))
+    assert not opened(root).sampler_gives_way
+
+
 def test_a_begun_study_takes_other_threads_but_no_other_number_format(tmp_path: Path) -> None:
     root, said = write(tmp_path / "scans", 1000), list[str]()
     assert opened(root).machine.threads == 1

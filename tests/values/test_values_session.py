@@ -1,4 +1,4 @@
-"""Names of files in `models/` and the trials that they belong to; which data sets were drawn by a program."""
+"""Names of files in `models/` and the trials that they belong to; which data were drawn by a program; the sampler."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -58,3 +58,13 @@ def test_drawn_images_are_called_so_however_their_name_is_typed(source: str, dra
     typed = replace(session, settings=RunSettings(data=DataSettings(source=source)))
     assert (typed.drawn, typed.synthetic) == (drawn, bool(drawn))
     assert typed.data_words == session.data.name + " (synthetic images)" * bool(drawn)
+
+
+@pytest.mark.parametrize(
+    ("gives_way", "trials", "sampler"), [(True, 1000, "growth"), (True, 1001, "tpe"), (False, 5000, "growth")]
+)
+def test_a_sampler_gives_way_beyond_many_trials_if_it_was_taken_by_itself(
+    session: Session, gives_way: bool, trials: int, sampler: str
+) -> None:
+    settings = replace(session.settings, sampler="growth")
+    assert replace(session, settings=settings, sampler_gives_way=gives_way).sampler_after(trials) == sampler

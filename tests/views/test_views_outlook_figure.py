@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from scalesearch.analysis.belief import Errors
 from scalesearch.analysis.outlook import Outlook, Promise
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Scaling
 from scalesearch.values.record import MeasuredTrial
@@ -29,6 +30,24 @@ def test_the_band_is_as_wide_as_the_model_doubts() -> None:
     assert (best["x"], best["y"], best["error_y"]["array"]) == ([0.2], [70.0], [1.96])
     assert best["text"] == ["resolution x1, 1 x 0.75 x 1, channels 25 %, int8"]
     assert not any(math.isnan(each) for each in band["y"])
+
+
+def test_hovering_tells_why_a_candidate_would_be_next_and_the_title_how_far_the_model_is_off() -> None:
+    first, second = promise(0.75, 0.7, 0.2), replace(promise(1.25, 0.9, 0.8), growth=0.00512, trained=240)
+    off = Errors(networks=30, score_rms=0.021, latency_median=0.083)
+    found = Outlook(front=(first,), best=(first, second), errors=off, considered=3)
+    drawn = outlook_figure(found, [], tells_errors=True)
+    best, title = drawn["data"][-1], drawn["layout"]["title"]["text"]
+    assert "%{customdata}" in best["hovertemplate"]
+    assert best["customdata"] == [
+        "95 % of the model: ± 2.0 points, 0.164 ms to 0.243 ms<br>expected to enlarge the front by 2.00 %: number 1 "
+        "of the untried ones, cost apart",
+        "95 % of the model: ± 2.0 points, 0.658 ms to 0.973 ms<br>expected to enlarge the front by 0.51 %: number 2 "
+        "of the untried ones, cost apart; 240 updates of its training are made",
+    ]
+    assert "off by 2.1 points of " in title and "8 % of latency (30 networks left out)" in title
+    for plain in (outlook_figure(found, []), outlook_figure(replace(found, errors=None), [], tells_errors=True)):
+        assert plain["layout"]["title"]["text"] == "The front that a model of the trials expects"
 
 
 def test_without_an_outlook_nothing_is_drawn() -> None:
