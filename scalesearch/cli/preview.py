@@ -36,7 +36,7 @@ class _Ground:
     base: NetworkSpec
     target: "Target"
     settings: RunSettings
-    """The settings, with what is decided of sampler and lengths."""
+    """The settings, with what is decided of sampler, lengths and the fit of the images."""
     lengths: tuple[str, ...]
     """What a run would say on how long candidates are trained."""
     begun: "Begun | None" = None
@@ -63,7 +63,7 @@ def preview_run(settings: RunSettings, space: SearchSpace, *, study: Path | None
 
     console = wide_console()
     ground = _checked(space, settings, study)
-    space = ground.space
+    space, settings = ground.space, replace(settings, data=ground.settings.data)
     if ground.begun:
         settings = ground.settings
         for line in _continued(ground.begun, settings):
@@ -99,6 +99,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, t
 
     console = wide_console()
     ground = _checked(space, settings)
+    settings = replace(settings, data=ground.settings.data)
     space, base, target = ground.space, ground.base, ground.target
     console.print(
         f"space {space.name}: network {space.network}, {len(space.axes)} axes, target {target.name}", markup=False
@@ -162,6 +163,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
         steps_notes,
         with_criterion,
     )
+    from scalesearch.study.images import with_fit
     from scalesearch.study.lengths import lengths_notes, with_lengths
     from scalesearch.study.own_module import as_begun, base_of, require_classification, require_fit
     from scalesearch.study.session import sampler_of
@@ -179,7 +181,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
     sampler = sampler_of(settings, stored)
     asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)
     notes = [*lengths_notes(asked, space, lengths, sampler, stored)]
-    settings = replace(settings, sampler=sampler, lengths=lengths)
+    settings = replace(settings, sampler=sampler, lengths=lengths, data=with_fit(settings.data, stored, task))
     if stored:
         chip = target_here(chip, stored, threads=settings.latency.threads)
         asked, space = space, fitted_space(space, base, chip, stored.space, parent=settings.parent)
@@ -334,7 +336,7 @@ def _notes(settings: RunSettings, ground: _Ground) -> Iterable[str]:
 
     space, base, target = ground.space, ground.base, ground.target
     yield from ground.lengths
-    yield from size_notes(space, base, settings.data.fit)
+    yield from size_notes(space, base, settings.data.framing)
     if space.flip_undecided:
         yield f"flips: {base.name} is trained once before the search, to see whether images may be mirrored"
     if ground.begun and settings.parent:

@@ -51,7 +51,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
 
     tree = scan_masks(Path(settings.source).expanduser())
     require_masks(tree, settings.max_skipped_fraction)
-    reading = Reading(size=storage, window=settings.window, fit=settings.fit, images=len(tree.files))
+    reading = Reading(size=storage, window=settings.window, fit=settings.framing, images=len(tree.files))
     arrays, notes = _decoded(tree, reading, settings, cache_folder=cache_folder)
     found: dict[str, list[str]] = json.loads(arrays["found"].tobytes())
     skipped = found.pop("skipped")

@@ -18,7 +18,7 @@ from scalesearch.values.settings import DataSettings, Fit
 def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
     """Load the synthetic scenes of this seed, drawn at 16:9 and kept in `cache_folder`, with a class for each pixel."""
     found = street_splits(settings.seed, storage, cache_folder)
-    parts = {name: _split(split, storage, settings.fit) for name, split in found.items()}
+    parts = {name: _split(split, storage, settings.framing) for name, split in found.items()}
     return SourceData(
         name="streets",
         class_names=SURFACES,

@@ -22,7 +22,7 @@ from scalesearch.study.fitted_space import (
     steps_notes,
 )
 from scalesearch.study.flips import with_flip
-from scalesearch.study.images import load_images, summary_of
+from scalesearch.study.images import load_images, summary_of, with_fit
 from scalesearch.study.lengths import lengths_notes, with_lengths
 from scalesearch.study.own_module import as_begun, base_of, fitted_module_notes, require_classification
 from scalesearch.study.parent import ParentRequest, PriorParent, prepare_parent
@@ -73,6 +73,7 @@ def open_session(
     require_teacher(largest_value(space.axes, "training.distill_weight"), settings.parent)
     target, device = chip_here(settings.target, threads=settings.latency.threads, accept=settings.accept)
     task, stored = task_for(settings), read_run_file(folder)
+    settings = dataclasses.replace(settings, data=with_fit(settings.data, stored, task))
     require_postprocessing(task, settings.latency.objective)
     machine = kept_machine(stored.machine, settings.machine) if stored else None
     if stored is None:  # a study of an earlier version may hold axes that were never read, and goes on
@@ -83,7 +84,7 @@ def open_session(
     asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)
     notes = [*lengths_notes(asked, space, lengths, sampler, stored)]
     asked, space = space, fitted_space(space, base, target, begun, parent=settings.parent)
-    for line in (*steps_notes(asked, space), *size_notes(space, base, settings.data.fit)):
+    for line in (*steps_notes(asked, space), *size_notes(space, base, settings.data.framing)):
         say(line)
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)

@@ -525,6 +525,18 @@ def test_rectangles_are_planned_and_it_is_said_that_signs_are_squares(capsys: py
 
 
 @pytest.mark.usefixtures("no_clock")
+@pytest.mark.parametrize(("task", "fit"), [("classification", "crop"), ("detection", "pad"), ("segmentation", "pad")])
+def test_the_fit_of_a_new_study_is_that_of_its_task(task: str, fit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    document = {"network": "resnet_scene", "resolution_px": [32, 64], "training": {"steps": 10, "batch_size": 4}}
+    wide = parse_space(document, name="wide", origin="wide.toml")
+    preview_run(dataclasses.replace(SETTINGS, task=task), wide)
+    assert f"data.fit = '{fit}'" in capsys.readouterr().out
+    stretched = dataclasses.replace(SETTINGS, task=task, data=dataclasses.replace(SETTINGS.data, fit="stretch"))
+    preview_run(stretched, wide)
+    assert "data.fit = 'stretch'" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_clock")
 def test_sides_that_are_rounded_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     document = {"network": "resnet_small", "resolution_px": [30, 60], "training": {"steps": 10, "batch_size": 4}}
     wide = parse_space(document, name="wide", origin="wide.toml")
