@@ -95,6 +95,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, t
     from scalesearch.cli.screen import wide_console
     from scalesearch.data import load_dataset
     from scalesearch.study.fitted_space import largest_input
+    from scalesearch.study.sided_classes import with_sides_told
     from scalesearch.tasks.registry import sources_of
 
     console = wide_console()
@@ -112,6 +113,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, t
     if with_data:
         storage = largest_input(space, base)
         data = load_dataset(settings.data, sources_of(settings.task), storage_px=storage, channels=base.image_channels)
+        data = with_sides_told(data, space)
     planner = _planner(settings, ground, data)
     samples = sampled(space, planner, seed=settings.seed)
     for line in limit_lines(space, [plan.cost.macs for plan in samples.plans], sizes_bytes(samples.plans)):

@@ -28,6 +28,7 @@ from scalesearch.study.own_module import as_begun, base_of, fitted_module_notes,
 from scalesearch.study.parent import ParentRequest, PriorParent, prepare_parent
 from scalesearch.study.preparation import Preparation
 from scalesearch.study.reference import make_reference, with_reference
+from scalesearch.study.sided_classes import with_sides_told
 from scalesearch.tasks.registry import checked_sources, require_own_axes, require_postprocessing, task_for
 from scalesearch.training.machine import kept_machine, probe_machine
 from scalesearch.values.network_spec import InputSize, NetworkSpec
@@ -99,6 +100,7 @@ def open_session(
     for line in parent.words if parent and not (stored and parent is stored.parent) else ():
         say(line)
     dataset = images.dataset.normalised_by(parent.mean, parent.std) if parent else images.dataset
+    dataset = with_sides_told(dataset, asked)
     say(_machine_words(machine, stored))
     if settings.sampler == "auto":
         why = "as before" if stored else "the first to find the front of a table of resnet_small's trained networks"

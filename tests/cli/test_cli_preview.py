@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import Phase, given
 from hypothesis import settings as property_settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from scalesearch.chain.planner import PlanBasis, Planner
 from scalesearch.cli import compiling, run, samples
@@ -522,6 +524,26 @@ def test_rectangles_are_planned_and_it_is_said_that_signs_are_squares(capsys: py
     preview_run(SETTINGS, wide)
     shown = capsys.readouterr().out
     assert "32x64 px" in shown or "16x32 px" in shown
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_check_tells_of_classes_that_mirror_images_mix_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    images = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), np.uint8)
+    for number, pixels in enumerate(images):
+        path = tmp_path / "arrows" / ("LeftArrow", "RightArrow")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    data = dataclasses.replace(SETTINGS.data, source=str(tmp_path / "arrows"), calibration_images=4)
+    training = {"steps": 10, "batch_size": 4, "flip": True}
+    document = {"network": "resnet_small", "resolution_px": 16, "training": training}
+    flipping = parse_space(document, name="flipping", origin="flipping.toml")
+    settings = dataclasses.replace(SETTINGS, data=data)
+    check_space(settings, flipping, with_data=True, to=tmp_path / "sheet.png")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "warning: data arrows: training mirrors images (training.flip = true), but the classes LeftArrow and" in told
 
 
 @pytest.mark.usefixtures("no_clock")

@@ -1,6 +1,7 @@
 """A session keeps how its images are read, so that all later work reads them alike."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("scalesearch.study.session.make_reference", made)
 
 
-def write(root: Path, top: int, *, first: int = 0) -> Path:
-    for label, name in enumerate("ab"):
+def write(root: Path, top: int, *, first: int = 0, names: Sequence[str] = "ab") -> Path:
+    for label, name in enumerate(names):
         (root / name).mkdir(parents=True, exist_ok=True)
         for index in range(first, first + 12):
             values = np.random.default_rng((label, index)).integers(0, top + 1, (16, 20))
@@ -100,6 +101,15 @@ def test_a_study_from_before_goes_on_with_the_pixels_that_it_had(tmp_path: Path)
     resumed = opened(root)
     assert resumed.data.fingerprint == before.data.fingerprint
     assert "grey levels are left" in " ".join(resumed.data.warnings)
+
+
+def test_classes_that_mirror_images_mix_up_are_told_also_when_a_study_goes_on(tmp_path: Path) -> None:
+    root = write(tmp_path / "arrows", 1000, names=("turn_left", "turn_right"))
+    for _ in range(2):
+        warnings = opened(root, "training.flip=true").data.warnings
+        assert len([text for text in warnings if "classes turn_left and turn_right differ by" in text]) == 1
+    other = write(tmp_path / "other" / "arrows", 1000, names=("turn_left", "turn_right"))
+    assert "turn_left" not in " ".join(opened(other).data.warnings)
 
 
 SIGNS = ("task=detection", "network=resnet_scene", "resolution_px=[32,64]")
