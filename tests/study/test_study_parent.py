@@ -219,10 +219,13 @@ def test_a_classifier_gives_another_task_its_backbone(
     assert {name.split(".")[0] for name in held.keys() - backbone} == {"laterals", "smooth", "classifier"}
 
 
+OUTPUTS = ("distances", "classes", "objectness")
+
+
 @pytest.mark.parametrize(
     ("task", "fresh"),
     [
-        ("detection", {f"heads.{level}.{name}" for level in range(3) for name in ("distances", "classes", "objectness")}),
+        ("detection", {f"heads.{level}.{name}" for level in range(3) for name in OUTPUTS}),
         ("segmentation", {"classifier"}),
     ],
 )
