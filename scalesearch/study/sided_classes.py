@@ -33,11 +33,13 @@ def with_sides_told(data: Dataset, space: SearchSpace) -> Dataset:
     one, other = pairs[0]
     more = f" (and {len(pairs) - 1} more such)" if len(pairs) > 1 else ""
     mirrors = f"mirrors images ({FLIP} = true)" if len(axis.values) == 1 else f"may mirror images ({FLIP} lists true)"
-    warning = (
-        f"data {data.name}: training {mirrors}, but the classes {one} and {other}{more} differ by left and right "
+    doubt = (
+        f"training {mirrors}, but the classes {one} and {other}{more} differ by left and right "
         f"alone: mirrored, each would be taught as the other; --set {FLIP}=false, or {FLIP}=auto, which finds out"
     )
-    return data if warning in data.warnings else dataclasses.replace(data, warnings=(*data.warnings, warning))
+    if any(text.endswith(doubt) for text in data.warnings):  # kept by the study, perhaps under an earlier name of the data
+        return data
+    return dataclasses.replace(data, warnings=(*data.warnings, f"data {data.name}: {doubt}"))
 
 
 def sided_pairs(class_names: Sequence[str]) -> tuple[tuple[str, str], ...]:

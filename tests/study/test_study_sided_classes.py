@@ -69,7 +69,8 @@ def test_a_pair_is_told_once_where_training_mirrors(arrows: Dataset) -> None:
         "(and 1 more such) differ by left and right alone: mirrored, each would be taught as the other; --set "
         "training.flip=false, or training.flip=auto, which finds out",
     )
-    assert with_sides_told(told, space(True)).warnings == told.warnings
+    moved = dataclasses.replace(told, name="moved")
+    assert with_sides_told(moved, space(True)).warnings == told.warnings
     (listed,) = with_sides_told(arrows, space([True, False])).warnings
     assert "training may mirror images (training.flip lists true)" in listed
     plain = dataclasses.replace(arrows, class_names=("a", "b", "c", "d"))
