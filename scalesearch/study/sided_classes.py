@@ -34,10 +34,10 @@ def with_sides_told(data: Dataset, space: SearchSpace) -> Dataset:
     more = f" (and {len(pairs) - 1} more such)" if len(pairs) > 1 else ""
     mirrors = f"mirrors images ({FLIP} = true)" if len(axis.values) == 1 else f"may mirror images ({FLIP} lists true)"
     doubt = (
-        f"training {mirrors}, but the classes {one} and {other}{more} differ by left and right "
-        f"alone: mirrored, each would be taught as the other; --set {FLIP}=false, or {FLIP}=auto, which finds out"
+        f"training {mirrors}, but the classes {one} and {other}{more} differ by left and right alone: "
+        f"mirrored, each would be taught as the other; --set {FLIP}=false, or {FLIP}=auto, which finds out"
     )
-    if any(text.endswith(doubt) for text in data.warnings):  # kept by the study, perhaps under an earlier name of the data
+    if any(text.endswith(doubt) for text in data.warnings):  # the study keeps it, perhaps with another name of the data
         return data
     return dataclasses.replace(data, warnings=(*data.warnings, f"data {data.name}: {doubt}"))
 
