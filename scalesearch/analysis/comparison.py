@@ -193,7 +193,7 @@ def _split(session: Session) -> tuple[object, ...]:
     sizes = (data.train_images, data.val_images, data.calibration_images, data.test_images)
     window = None if isinstance(settings.window, str) else settings.window
     split = (settings.val_fraction, settings.test_fraction, settings.seed, settings.group_by)
-    return (data.name, data.class_names, sizes, settings.fit, window, split)
+    return (data.name, data.class_names, sizes, settings.framing, window, split)
 
 
 _Network = tuple[str, str, Scaling, InputSize, Pruning, str]

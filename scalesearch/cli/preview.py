@@ -36,7 +36,7 @@ class _Ground:
     base: NetworkSpec
     target: "Target"
     settings: RunSettings
-    """The settings, with what is decided of sampler and lengths."""
+    """The settings, with what is decided of sampler, lengths and the fit of the images."""
     decided: tuple[str, ...]
     """What a run would say on who proposes candidates, and how long they are trained."""
     begun: "Begun | None" = None
@@ -64,7 +64,7 @@ def preview_run(settings: RunSettings, space: SearchSpace, *, study: Path | None
     console = wide_console()
     ground = _checked(space, settings, study)
     _require_fit(ground)
-    space = ground.space
+    space, settings = ground.space, replace(settings, data=ground.settings.data)
     if ground.begun:
         settings = ground.settings
         for line in _continued(ground.begun, settings):
@@ -96,12 +96,14 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, t
     from scalesearch.cli.screen import wide_console
     from scalesearch.data import load_dataset
     from scalesearch.study.fitted_space import largest_input
+    from scalesearch.study.sided_classes import with_sides_told
     from scalesearch.tasks.registry import sources_of
 
     console = wide_console()
     ground = _checked(space, settings)
     if not with_data:
         _require_fit(ground)
+    settings = replace(settings, data=ground.settings.data)
     space, base, target = ground.space, ground.base, ground.target
     console.print(
         f"space {space.name}: network {space.network}, {len(space.axes)} axes, target {target.name}", markup=False
@@ -115,6 +117,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, t
         storage = largest_input(space, base)
         data = load_dataset(settings.data, sources_of(settings.task), storage_px=storage, channels=base.image_channels)
         _require_fit(ground, data)
+        data = with_sides_told(data, space)
     planner = _planner(settings, ground, data)
     samples = sampled(space, planner, seed=settings.seed)
     for line in limit_lines(space, [plan.cost.macs for plan in samples.plans], sizes_bytes(samples.plans)):
@@ -168,6 +171,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
         steps_notes,
         with_criterion,
     )
+    from scalesearch.study.images import with_fit
     from scalesearch.study.lengths import lengths_notes, with_lengths
     from scalesearch.study.own_module import as_begun, base_of, require_classification, with_outputs
     from scalesearch.study.sampler import chosen_sampler
@@ -185,7 +189,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
     chosen = chosen_sampler(settings, space, base, chip, stored)
     asked, (space, lengths) = space, with_lengths(space, settings, chosen.name, stored)
     notes = [*filter(None, (chosen.line,)), *lengths_notes(asked, space, lengths, chosen.name, stored)]
-    settings = replace(settings, sampler=chosen.name, lengths=lengths)
+    settings = replace(settings, sampler=chosen.name, lengths=lengths, data=with_fit(settings.data, stored, task))
     if stored:
         chip = target_here(chip, stored, threads=settings.latency.threads)
         asked, space = space, fitted_space(space, base, chip, stored.space, parent=settings.parent)
@@ -350,7 +354,7 @@ def _notes(settings: RunSettings, ground: _Ground) -> Iterable[str]:
 
     space, base, target = ground.space, ground.base, ground.target
     yield from ground.decided
-    yield from size_notes(space, base, settings.data.fit)
+    yield from size_notes(space, base, settings.data.framing)
     if space.flip_undecided:
         yield f"flips: {base.name} is trained once before the search, to see whether images may be mirrored"
     if ground.begun and settings.parent:

@@ -39,7 +39,7 @@ from scalesearch.data.split import (
 from scalesearch.data.targets import LABELS
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
-from scalesearch.values.settings import LEAST_CALIBRATION_IMAGES, DataSettings, Fit, MemorySetting, WindowSetting
+from scalesearch.values.settings import LEAST_CALIBRATION_IMAGES, DataSettings, FitSetting, MemorySetting, WindowSetting
 
 # Tried in this order. A new source of labelled images needs one new file and one line here. Other sources are listed by
 # the task that their targets belong to.
@@ -103,7 +103,7 @@ def load_dataset(
     warnings = (
         *hidden,
         *data.warnings,
-        *reading_notes(data, splits, settings.window, settings.fit, InputSize.of(storage_px)),
+        *reading_notes(data, splits, settings.window, settings.framing, InputSize.of(storage_px)),
     )
     copies = near_copies_between(data, splits) if look_for_copies else ()
     warnings = (*warnings, *crossing_groups(data, settings), *copies)
@@ -195,7 +195,7 @@ def check_settings(settings: DataSettings) -> None:
         ),
         ("seed", settings.seed >= 0, "0 or more"),
         ("window", _is_window(settings.window), '"auto", "full" or two numbers [low, high] with low below high'),
-        ("fit", settings.fit in get_args(Fit), " or ".join(get_args(Fit))),
+        ("fit", settings.fit in get_args(FitSetting), " or ".join(get_args(FitSetting))),
         ("memory", settings.memory in get_args(MemorySetting), " or ".join(get_args(MemorySetting))),
     )
     for key, holds, expected in rules:

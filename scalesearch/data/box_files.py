@@ -78,7 +78,7 @@ def load_boxes(tree: BoxTree, settings: DataSettings, *, storage: InputSize, cac
     images = sorted(tree.images, key=lambda image: SPLIT_ORDER.index(image.split))
     files = tuple(ImageFile(path=image.path, split=image.split, label=0) for image in images)
     listed = ImageTree(root=tree.root, class_names=tree.class_names, files=files, others=(), divided=tree.divided)
-    reading = Reading(size=storage, window=settings.window, fit=settings.fit, images=len(files))
+    reading = Reading(size=storage, window=settings.window, fit=settings.framing, images=len(files))
     arrays, notes = decoded(listed, reading, settings, cache_folder=cache_folder)
     _count_turned(listed, tree.faults, cache_folder)
     skipped = skip_warnings(listed, arrays, max_fraction=settings.max_skipped_fraction)
@@ -91,7 +91,7 @@ def load_boxes(tree: BoxTree, settings: DataSettings, *, storage: InputSize, cac
 
     def targets_of(places: NDArray[np.int64]) -> Boxes:
         some = [boxes[place] for place in places.tolist()]
-        return boxes_at(some, facts.sizes[places], storage, settings.fit, losses)
+        return boxes_at(some, facts.sizes[places], storage, settings.framing, losses)
 
     parts = {
         split: _part(kept, facts, arrays, split, root=tree.root, targets_of=targets_of)
@@ -106,7 +106,7 @@ def load_boxes(tree: BoxTree, settings: DataSettings, *, storage: InputSize, cac
         train=parts["train"],
         val=parts.get("val"),
         test=parts.get("test"),
-        warnings=(*skipped, *tree.faults.warnings(), *losses.warnings(str(tree.root), storage, settings.fit)),
+        warnings=(*skipped, *tree.faults.warnings(), *losses.warnings(str(tree.root), storage, settings.framing)),
         divided=tree.divided,
         notes=(*tree.notes, *notes),
     )

@@ -54,7 +54,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
         others=tree.others,
         max_fraction=settings.max_skipped_fraction,
     )
-    reading = Reading(size=storage, window=settings.window, fit=settings.fit, images=len(tree.files))
+    reading = Reading(size=storage, window=settings.window, fit=settings.framing, images=len(tree.files))
     arrays, notes = decoded(tree, reading, settings, cache_folder=cache_folder)
     warnings = skip_warnings(tree, arrays, max_fraction=settings.max_skipped_fraction)
     return SourceData(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scalesearch.data.cache import Arrays
 from scalesearch.data.facts import require_facts
@@ -19,7 +20,10 @@ from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.session import EARLIER_READING
 
+UNCROPPED: Final = "uncropped"
+"""The array of the numbers of pixels of each value in each whole mask, (masks, 256); of cropped images alone."""
 _SHOWN: Final = 3
+_LEAST_TOLD: Final = 0.01
 _MEND: Final = {
     "lossy": "Save masks as PNG: convert the originals, for the class numbers of these files are lost.",
     "no_table": "Name the colours: `colors` in data.yaml ([[128, 64, 128], ...] in the order of names), or "
@@ -113,7 +117,7 @@ def refuse_single(tree: MaskTree, store: MaskStore, found: dict[str, list[str]],
     raise ConfigError(message)
 
 
-def require_whole(arrays: Arrays, files: int, size: InputSize) -> None:
+def require_whole(arrays: Arrays, files: int, size: InputSize, *, cropped: bool) -> None:
     """Check that stored arrays are what `_decode` makes of the given number of files.
 
     Raises:
@@ -133,10 +137,32 @@ def require_whole(arrays: Arrays, files: int, size: InputSize) -> None:
     if arrays["black_and_white"].dtype != np.bool_ or arrays["black_and_white"].shape != (1,):
         message = "whether masks are black and white is not told"
         raise ValueError(message)
+    if cropped and arrays[UNCROPPED].shape != (read, 256):
+        message = "the pixels of whole masks are not counted"
+        raise ValueError(message)
     if len(MaskStore.of_arrays(dict(arrays))) != read:
         message = "there are not as many masks as images"
         raise ValueError(message)
     require_facts(arrays, read)
+
+
+def crop_warnings(data: str, labelled: NDArray[np.int64], kept: NDArray[np.int64], size: InputSize) -> tuple[str, ...]:
+    """Return a line on the labelled pixels that the centre crop takes, or none if those are less than 1 % of all.
+
+    Args:
+        data: The data set.
+        labelled: Number of labelled pixels of each whole mask, of shape (masks,).
+        kept: How many of them the crop keeps, of shape (masks,).
+        size: Height and width of the stored images.
+    """
+    outside, emptied = 1 - kept.sum() / max(1, labelled.sum()), int(((labelled > 0) & (kept == 0)).sum())
+    if outside < _LEAST_TOLD and not emptied:
+        return ()
+    more = f", which leaves {emptied} of {len(labelled)} images without any" if emptied else ""
+    return (
+        f"data {data}: {100 * outside:.1f} % of the labelled pixels lie outside the centre crop to {size}: neither "
+        f"trained on nor scored{more}; --set data.fit=pad keeps all",
+    )
 
 
 def warnings_of(

@@ -14,7 +14,9 @@ from scalesearch.data.cache import Arrays, Put, cache_file, cached_arrays, conte
 from scalesearch.data.facts import ImageFact, as_arrays, gathered
 from scalesearch.data.framing import crop_box
 from scalesearch.data.mask_checks import (
+    UNCROPPED,
     Found,
+    crop_warnings,
     refuse_beyond,
     refuse_faults,
     refuse_many,
@@ -51,7 +53,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
 
     tree = scan_masks(Path(settings.source).expanduser())
     require_masks(tree, settings.max_skipped_fraction)
-    reading = Reading(size=storage, window=settings.window, fit=settings.fit, images=len(tree.files))
+    reading = Reading(size=storage, window=settings.window, fit=settings.framing, images=len(tree.files))
     arrays, notes = _decoded(tree, reading, settings, cache_folder=cache_folder)
     found: dict[str, list[str]] = json.loads(arrays["found"].tobytes())
     skipped = found.pop("skipped")
@@ -76,10 +78,34 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
         train=splits.of("train"),
         val=splits.of("val") if any(file.split == "val" for file in tree.files) else None,
         test=splits.of("test") if any(file.split == "test" for file in tree.files) else None,
-        warnings=tuple(warnings_of(tree, found, skipped, binary=binary, veiled=veiled)),
+        warnings=(
+            *warnings_of(tree, found, skipped, binary=binary, veiled=veiled),
+            *_left_out(tree, arrays, store, classes=len(names), binary=binary, size=storage),
+        ),
         divided=tree.divided,
         notes=notes,
     )
+
+
+def _left_out(
+    tree: MaskTree, arrays: Arrays, store: MaskStore, *, classes: int, binary: bool, size: InputSize
+) -> tuple[str, ...]:
+    """Return a line on the labelled pixels that lie outside the centre crop; none without a crop.
+
+    Args:
+        tree: The files.
+        arrays: What `_decode` gave.
+        store: The masks in classes.
+        classes: Number of classes.
+        binary: Whether the masks are black and white, of two classes.
+        size: Height and width of the stored images.
+    """
+    if UNCROPPED not in arrays:
+        return ()
+    values = [0, UNLABELLED] if binary else list(range(classes))
+    labelled = np.asarray(arrays[UNCROPPED], np.int64)[:, values].sum(axis=1)
+    kept = store.counts[:, :classes].sum(axis=1, dtype=np.int64)
+    return crop_warnings(str(tree.root), labelled, kept, size)
 
 
 def _decoded(
@@ -90,7 +116,7 @@ def _decoded(
     file, shape = cache_file(cache_folder, name), (number, *reading.size.sides, 3)
 
     def whole(arrays: Arrays) -> None:
-        require_whole(arrays, number, reading.size)
+        require_whole(arrays, number, reading.size, cropped=reading.fit == "crop")
 
     if not goes_to_disk(images=number, size=reading.size, where=where, memory=settings.memory, file=file):
         return cached_arrays(cache_folder, name, lambda: _decode_all(tree, reading, shape), whole=whole), ()
@@ -144,8 +170,8 @@ def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
 
     Returns:
         The facts of the images, the masks (`MaskStore.arrays`), `kept` of shape (files,), `found`, the remarks on files
-        as JSON, and `black_and_white` of shape (1,): whether 255 may be a class, for then masks may still be veiled.
-        Pairs of which one could not be read are left out.
+        as JSON, `black_and_white` of shape (1,): whether 255 may be a class, for then masks may still be veiled; and of
+        cropped images `UNCROPPED`. Pairs of which one could not be read are left out.
 
     Raises:
         ConfigError: Masks cannot be understood.
@@ -153,7 +179,7 @@ def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
     from scalesearch.data.decode import UNREADABLE, decode
 
     facts, masks, found = list[ImageFact](), list[PackedMask](), Found()
-    unclear, veiled = list[tuple[int, Path]](), list[int]()
+    unclear, veiled, uncropped = list[tuple[int, Path]](), list[int](), list[NDArray[np.int64]]()
     kept = np.zeros(len(tree.files), np.bool_)
     for index, file in enumerate(tree.files):
         name = shown(tree, file.mask)
@@ -173,6 +199,8 @@ def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
         if "veiled" in remarks:
             veiled.append(len(masks))
         facts.append(fact)
+        if reading.fit == "crop":
+            uncropped.append(np.bincount(mask.ravel(), minlength=256))
         masks.append(PackedMask.of(mask if "unclear" in remarks else _seen(mask, reading)))
         kept[index] = True
         empty = np.isin(mask, (UNLABELLED, VEILED) if "veiled" in remarks else (UNLABELLED,)).all()
@@ -192,6 +220,7 @@ def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
         "kept": kept,
         "found": np.frombuffer(said.encode(), np.uint8),
         "black_and_white": np.asarray([black_and_white]),
+        **({UNCROPPED: np.asarray(uncropped, np.int32).reshape(-1, 256)} if reading.fit == "crop" else {}),
         **MaskStore.of(masks).arrays(),
         **as_arrays(gathered(facts)),
     }

@@ -33,7 +33,7 @@ class Splits:
         kept = [file for file, good in zip(self.tree.files, self.arrays["kept"], strict=True) if good]
         where = np.asarray([file.split == split for file in kept], np.bool_)
         facts, stored = from_arrays(self.arrays).part(where), self.arrays["images"]
-        masks = Masks(store=self.store, places=np.flatnonzero(where), storage=self.storage, fit=self.settings.fit)
+        masks = Masks(store=self.store, places=np.flatnonzero(where), storage=self.storage, fit=self.settings.framing)
         if isinstance(stored, np.memmap):
             images: NDArray[np.uint8] | MappedImages = MappedImages(stored, places=np.flatnonzero(where))
         else:

@@ -51,7 +51,7 @@ class NpzImages:
     def file(self, cache_folder: Path) -> Path:
         """Return the file on disk that holds the images, if they are left there."""
         status, settings = self._path.stat(), self._settings
-        read = (self._storage, settings.window, settings.fit, tuple(self._headers))
+        read = (self._storage, settings.window, settings.framing, tuple(self._headers))
         key = content_key(_VERSION, str(self._path.resolve()), status.st_size, status.st_mtime_ns, *read)
         return cache_file(cache_folder, f"npz-{key}")
 
@@ -138,7 +138,7 @@ class NpzImages:
 
     def _resized(self, stored: NDArray[np.generic], where: str) -> Images:
         settings = self._settings
-        return resize_images(to_bytes(stored, settings.window, where), self._storage, fit=settings.fit)
+        return resize_images(to_bytes(stored, settings.window, where), self._storage, fit=settings.framing)
 
     def _require_whole(self, arrays: Arrays) -> None:
         images = arrays["images"]

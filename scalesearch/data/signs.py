@@ -43,7 +43,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
     )
     parts = {
         split: ImageSplit(
-            images=resize_images(arrays[f"{split}_images"].astype(np.uint8, copy=False), storage, fit=settings.fit),
+            images=resize_images(arrays[f"{split}_images"].astype(np.uint8, copy=False), storage, fit=settings.framing),
             targets=Labels(arrays[f"{split}_labels"].astype(np.int64, copy=False)),
         )
         for split, _ in SPLIT_SIZES
@@ -60,7 +60,7 @@ def require_square(settings: DataSettings, storage: InputSize) -> None:
     Raises:
         ConfigError: If the stored images are no squares and `data.fit` is `crop`.
     """
-    if not storage.is_square and settings.fit == "crop":
+    if not storage.is_square and settings.framing == "crop":
         msg = (
             f"data signs: expected a square resolution_px, since the signs are drawn as squares, came {storage}.\n"
             "Take pictures of your own (--data FOLDER), or the squares between grey bars: --set data.fit=pad"

@@ -19,7 +19,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
     splits, losses = street_splits(settings.seed, storage, cache_folder), CropLosses()
     parts = {
         name: ImageSplit(
-            images=resize_images(split.images, storage, fit=settings.fit),
+            images=resize_images(split.images, storage, fit=settings.framing),
             targets=_targets(split, storage, settings, losses),
         )
         for name, split in splits.items()
@@ -31,7 +31,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
         val=parts["val"],
         test=parts["test"],
         divided=True,
-        warnings=losses.warnings("streets", storage, settings.fit),
+        warnings=losses.warnings("streets", storage, settings.framing),
     )
 
 
@@ -41,7 +41,7 @@ def _targets(split: StreetSplit, storage: InputSize, settings: DataSettings, los
         ImageBoxes(boxes=boxes[labels >= 0], classes=labels[labels >= 0], ignored=ignored[labels >= 0])
         for boxes, labels, ignored in zip(split.boxes, split.classes, split.ignored, strict=True)
     ]
-    return boxes_at(known, np.tile([width, height], (number, 1)), storage, settings.fit, losses)
+    return boxes_at(known, np.tile([width, height], (number, 1)), storage, settings.framing, losses)
 
 
 # The name `signs` is that of the default data of every task: for detection it stands for scenes with signs in them.

@@ -87,7 +87,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
     name = settings.source.lower().replace("_", "-")
     kind = SETS[name]
     root = Path(settings.download_folder).expanduser() if settings.download_folder else cache_folder / "downloads"
-    reading = Reading(size=storage, window=settings.window, fit=settings.fit)
+    reading = Reading(size=storage, window=settings.window, fit=settings.framing)
     key = content_key(_version(), DECODER_VERSION, name, reading)
     arrays = cached_arrays(
         cache_folder,

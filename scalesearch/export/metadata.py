@@ -24,7 +24,7 @@ from scalesearch.export.reading import (
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_values
 from scalesearch.records.plausible import first_fault, impossible
-from scalesearch.records.run_file import layout_of_before
+from scalesearch.records.run_file import as_read_before, layout_of_before
 from scalesearch.tasks.registry import DEFAULT
 from scalesearch.toml_file import read_toml
 from scalesearch.values.candidate import Candidate, Recipe
@@ -156,10 +156,8 @@ def read_config(path: Path) -> ExportedConfig:
     if problem:
         message = f"Cannot read {file}: {problem}.\nExpected a config.toml that `scalesearch export` wrote."
         raise ConfigError(message)
-    said, data = document["settings"].get("data", {}), config.settings.data
-    if "window" not in said:
-        # Written before this setting existed: images of more than 8 bits were read on their whole scale.
-        data = dataclasses.replace(data, window="full")
+    said = document["settings"].get("data", {})
+    data = as_read_before(config.settings.data, said)
     if "layout" not in said:
         data = layout_of_before(data, config.data.class_names)
     return dataclasses.replace(config, settings=dataclasses.replace(config.settings, data=data))
@@ -178,7 +176,7 @@ def preprocessing(record: MeasuredTrial, session: Session) -> dict[str, object]:
         "storage_px": sides_px(storage),
         "steps": [
             f"turn upright as EXIF says; {depth_text(asked)}; transparency laid on white; RGB",
-            f"{fit_text(asked.fit, storage)}, to {storage} by Pillow: BILINEAR, reducing_gap 3.0, JPEG draft mode",
+            f"{fit_text(asked.framing, storage)}, to {storage} by Pillow: BILINEAR, reducing_gap 3.0, JPEG draft mode",
             *([GREY_TEXT] if grey else []),
             f"to {spec.input_size}: antialiased bilinear in integers, as torch's interpolate on uint8 does",
             "pixel / 255, minus mean, over std",

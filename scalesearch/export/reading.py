@@ -42,10 +42,10 @@ def fixed_window(data: DataSettings) -> Window | None:
 def reading_facts(spec: NetworkSpec, data: DataSettings) -> dict[str, object]:
     """Return the facts that version 2 of the preprocessing adds to version 1; empty if version 1 is enough."""
     window = fixed_window(data)
-    if window is None and data.fit == "crop" and spec.image_channels == 3:
+    if window is None and data.framing == "crop" and spec.image_channels == 3:
         return {}
     return {
-        "fit": data.fit,
+        "fit": data.framing,
         "channels": spec.image_channels,
         **({} if window is None else {"window": list(window)}),
     }
@@ -65,10 +65,10 @@ def reading_words(spec: NetworkSpec, data: DataSettings, storage: InputSize) -> 
     parts = []
     if fixed_window(data) is not None:
         parts.append(f"pixels of {depth_text(data)}")
-    if data.fit != "crop" or not storage.is_square:
+    if data.framing != "crop" or not storage.is_square:
         other = "an image that is no square is" if storage.is_square else "an image of another shape is"
-        cut = "cut to its " if data.fit == "crop" else ""
-        parts.append(f"{other} {cut}{fit_text(data.fit, storage)}")
+        cut = "cut to its " if data.framing == "crop" else ""
+        parts.append(f"{other} {cut}{fit_text(data.framing, storage)}")
     if spec.image_channels == 1:
         parts.append("colours become grey (ITU-R BT.601, as Pillow's mode L)")
     text = "; ".join(parts)

@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +106,9 @@ def read_run_file(folder: Path) -> Session | None:
     try:
         document = read_toml(path)
         session = TypeAdapter(Session).validate_python(_renamed(document["session"]))
-        if "window" not in document["session"].get("settings", {}).get("data", {}):
-            # Written before this setting existed: images of more than 8 bits were then read on their whole scale.
-            data = dataclasses.replace(session.settings.data, window="full")
-            session = dataclasses.replace(session, settings=dataclasses.replace(session.settings, data=data))
+        said = document["session"].get("settings", {}).get("data", {})
+        data = as_read_before(session.settings.data, said)
+        session = dataclasses.replace(session, settings=dataclasses.replace(session.settings, data=data))
         reason = impossible(session)
     except ValidationError as error:
         reason = first_fault(error)
@@ -152,6 +151,8 @@ def continues_with(settings: DataSettings, folder: Path) -> bool:
         return False
     if stored and settings.window == "auto":  # the first run found the values
         settings = dataclasses.replace(settings, window=stored.settings.data.window)
+    if stored and settings.fit == "auto":
+        settings = dataclasses.replace(settings, fit=stored.settings.data.fit)
     return stored is not None and same_images(stored.settings.data, settings)
 
 
@@ -169,6 +170,20 @@ def _renamed(document: dict[str, Any]) -> dict[str, Any]:
     if "val_standard_error" in data:  # always in percentage points, but the old name did not say so
         data["val_standard_error_points"] = data.pop("val_standard_error")
     return document
+
+
+def as_read_before(data: DataSettings, said: Container[str]) -> DataSettings:
+    """Return the data settings of a file with what images were read by before there was a setting for it.
+
+    Args:
+        data: The settings of the file, with today's defaults for what it does not say.
+        said: The names of those that it says.
+    """
+    if "window" not in said:  # images of more than 8 bits were read on their whole scale
+        data = dataclasses.replace(data, window="full")
+    if "fit" not in said:
+        data = dataclasses.replace(data, fit="crop")
+    return data
 
 
 def layout_of_before(data: DataSettings, class_names: tuple[str, ...]) -> DataSettings:
@@ -233,8 +248,8 @@ def _read_otherwise(stored: Session, current: Session) -> Iterator[str]:
     """
     if stored.data.fingerprint == current.data.fingerprint:
         return
-    for name in ("window", "fit"):
-        was, now = (getattr(session.settings.data, name) for session in (stored, current))
+    for name, known in (("window", "window"), ("fit", "framing")):
+        was, now = (getattr(session.settings.data, known) for session in (stored, current))
         if was != now:
             yield f"data.{name}: was {was!r}, is {now!r}"
     for told in current.data.warnings:

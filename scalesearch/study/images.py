@@ -12,6 +12,8 @@ from scalesearch.data.split_names import splits_of
 from scalesearch.errors import ConfigError
 from scalesearch.records.run_file import same_images
 from scalesearch.study.own_module import normalised
+from scalesearch.tasks.base import Task
+from scalesearch.tasks.registry import usual_fit
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.quality import PROPORTIONS
 from scalesearch.values.session import DataSummary, Session
@@ -58,6 +60,19 @@ def load_images(
         say(note)
     used = dataclasses.replace(asked, window=dataset.window, source=plain_source(asked.source))
     return StudyImages(dataset=normalised(dataset, base), settings=used, run_folder=run_folder)
+
+
+def with_fit(asked: DataSettings, stored: Session | None, task: Task) -> DataSettings:
+    """Return the data settings with `fit` resolved: as the study was begun with, or, in a new one, the task's own.
+
+    Args:
+        asked: The data settings of this run.
+        stored: The study as its first run left it; None for a new one.
+        task: The task.
+    """
+    if asked.fit != "auto":
+        return asked
+    return dataclasses.replace(asked, fit=stored.settings.data.fit if stored else usual_fit(task))
 
 
 def _as_found_before(asked: DataSettings, stored: Session) -> DataSettings:

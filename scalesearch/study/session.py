@@ -23,13 +23,14 @@ from scalesearch.study.fitted_space import (
     steps_notes,
 )
 from scalesearch.study.flips import with_flip
-from scalesearch.study.images import load_images, summary_of
+from scalesearch.study.images import load_images, summary_of, with_fit
 from scalesearch.study.lengths import lengths_notes, with_lengths
 from scalesearch.study.own_module import as_begun, base_of, fitted_module_notes, require_classification
 from scalesearch.study.parent import ParentRequest, PriorParent, prepare_parent
 from scalesearch.study.preparation import Preparation
 from scalesearch.study.reference import make_reference, with_reference
 from scalesearch.study.sampler import chosen_sampler
+from scalesearch.study.sided_classes import with_sides_told
 from scalesearch.tasks.registry import checked_sources, require_own_axes, require_postprocessing, task_for
 from scalesearch.training.machine import kept_machine, probe_machine
 from scalesearch.values.network_spec import InputSize, NetworkSpec
@@ -77,6 +78,7 @@ def open_session(
     require_teacher(largest_value(space.axes, "training.distill_weight"), settings.parent)
     target, device = chip_here(settings.target, threads=settings.latency.threads, accept=settings.accept)
     task, stored = task_for(settings), read_run_file(folder)
+    settings = dataclasses.replace(settings, data=with_fit(settings.data, stored, task))
     require_postprocessing(task, settings.latency.objective)
     machine = kept_machine(stored.machine, settings.machine) if stored else None
     if stored is None:  # a study of an earlier version may hold axes that were never read, and goes on
@@ -88,7 +90,7 @@ def open_session(
     asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)
     notes = [*lengths_notes(asked, space, lengths, sampler, stored)]
     asked, space = space, fitted_space(space, base, target, begun, parent=settings.parent)
-    for line in (*steps_notes(asked, space), *size_notes(space, base, settings.data.fit)):
+    for line in (*steps_notes(asked, space), *size_notes(space, base, settings.data.framing)):
         say(line)
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)
@@ -103,6 +105,7 @@ def open_session(
     for line in parent.words if parent and not (stored and parent is stored.parent) else ():
         say(line)
     dataset = images.dataset.normalised_by(parent.mean, parent.std) if parent else images.dataset
+    dataset = with_sides_told(dataset, asked)
     say(_machine_words(machine, stored))
     for line in filter(None, (chosen.line, *notes)):
         say(line)

@@ -13,7 +13,7 @@ from scalesearch.tasks.answers import Predictor
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.quality import Quality
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
-from scalesearch.values.settings import RunSettings
+from scalesearch.values.settings import Fit, RunSettings
 from scalesearch.views.layer_table import BuiltParts
 
 if TYPE_CHECKING:
@@ -156,6 +156,9 @@ class Task(Protocol):
     """Outputs of the ONNX file, in the order in which the module returns them; images are along their first axes."""
     space: str
     """Default search space. The default data set is the first name of the first of the task's `sources`."""
+    fit: Fit
+    """What `data.fit = "auto"` is in a new study: how a picture of another shape becomes the network's. A task that
+    judges places in the picture wants all of it."""
     own_axes: tuple[str, ...]
     """Axes of `registry.READ_BY_SOME` that the task reads; spaces with any other of them are refused."""
 

@@ -14,7 +14,7 @@ from scalesearch.registry import load, look_up
 from scalesearch.tasks.base import SettableScore, Task, TaskViews, built_parts
 from scalesearch.values.latency import LatencyObjective
 from scalesearch.values.record import TrialRecord
-from scalesearch.values.settings import DetectionSettings, RunSettings
+from scalesearch.values.settings import DetectionSettings, Fit, RunSettings
 from scalesearch.values.space import NamedAxis
 from scalesearch.views.layer_table import BuiltParts
 
@@ -32,6 +32,8 @@ _HOMES: Final = {
 """Module and name of the single object of each task."""
 _OWN_AXES: Final = "own_axes"
 """An attribute that tasks of other packages may be older than; without it, a task reads none of `READ_BY_SOME`."""
+_FIT: Final = "fit"
+"""Another such attribute; without it, a task's pictures are cropped, as all were before there was one."""
 
 
 def task_names() -> tuple[str, ...]:
@@ -99,6 +101,12 @@ def checked_sources(task: Task) -> "Sources":
         )
         raise ConfigError(message)
     return sources
+
+
+def usual_fit(task: Task) -> Fit:
+    """Return how a new study of the task fits pictures of another shape, unless its settings say how."""
+    fit: Fit = getattr(task, _FIT, "crop")
+    return fit
 
 
 def require_postprocessing(task: Task, objective: LatencyObjective) -> None:
@@ -183,7 +191,7 @@ def _loaded(offer: EntryPoint) -> Task:
 
 def _parts() -> set[str]:
     """Return the names of the attributes and methods that every task must have: all but what it may be older than."""
-    return {name for name in (*Task.__annotations__, *vars(Task)) if not name.startswith("_")} - {_OWN_AXES}
+    return {name for name in (*Task.__annotations__, *vars(Task)) if not name.startswith("_")} - {_OWN_AXES, _FIT}
 
 
 def _refuse_two(name: str, homes: list[str]) -> None:

@@ -18,6 +18,7 @@ MANY_TRIALS: Final = 1000
 """Beyond so many trials, `auto` goes on with `QUICK_SAMPLER`."""
 AcceptName = Literal["off", "rtx"]
 Fit = Literal["crop", "stretch", "pad"]
+FitSetting = Literal["auto", "crop", "stretch", "pad"]
 Window = tuple[float, float]
 WindowSetting = Literal["auto", "full"] | Window
 
@@ -63,9 +64,9 @@ class DataSettings:
     window: WindowSetting = "auto"
     """Which values become black and white in images of more than 8 bits: `[low, high]`; `auto` finds the two values on
     the training images and then keeps them in the study; `full` means 0..65535, and 0..1 in float images."""
-    fit: Fit = "crop"
+    fit: FitSetting = "auto"
     """How an image of another aspect ratio is fitted to the stored size: its centre is cropped, or the whole image is
-    stretched, or padded with grey."""
+    stretched, or padded with grey; `auto` is how the study was begun, and in a new one the task's own `fit`."""
     memory: MemorySetting = "auto"
     """Where a folder's images are held: `ram` is memory, `disk` a file from which each batch is read; `auto` decides by
     their size. The pixels are the same, so a study may go on with either."""
@@ -73,6 +74,11 @@ class DataSettings:
     """A regular expression for file names with their folders. Where this program splits the images, those for which it
     matches the same text (that of its first pair of brackets, if it has one that takes part) stay together:
     `([^/_]+)_[^/]*$` takes film7 of train/film7_0012.png. Empty: every image is drawn by itself."""
+
+    @property
+    def framing(self) -> Fit:
+        """How images are fitted to the stored size: `fit`, or `crop` where `auto` was resolved by no task."""
+        return "crop" if self.fit == "auto" else self.fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

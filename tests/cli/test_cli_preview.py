@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import Phase, given
 from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 from parent_studies import colours
+from PIL import Image
 
 from scalesearch.chain.planner import PlanBasis, Planner
 from scalesearch.cli import compiling, run, samples
@@ -524,6 +526,38 @@ def test_rectangles_are_planned_and_it_is_said_that_signs_are_squares(capsys: py
     preview_run(SETTINGS, wide)
     shown = capsys.readouterr().out
     assert "32x64 px" in shown or "16x32 px" in shown
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_check_tells_of_classes_that_mirror_images_mix_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    images = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), np.uint8)
+    for number, pixels in enumerate(images):
+        path = tmp_path / "arrows" / ("LeftArrow", "RightArrow")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    data = dataclasses.replace(SETTINGS.data, source=str(tmp_path / "arrows"), calibration_images=4)
+    training = {"steps": 10, "batch_size": 4, "flip": True}
+    document = {"network": "resnet_small", "resolution_px": 16, "training": training}
+    flipping = parse_space(document, name="flipping", origin="flipping.toml")
+    settings = dataclasses.replace(SETTINGS, data=data)
+    check_space(settings, flipping, with_data=True, to=tmp_path / "sheet.png")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "warning: data arrows: training mirrors images (training.flip = true), but the classes LeftArrow and" in told
+
+
+@pytest.mark.usefixtures("no_clock")
+@pytest.mark.parametrize(("task", "fit"), [("classification", "crop"), ("detection", "pad"), ("segmentation", "pad")])
+def test_the_fit_of_a_new_study_is_that_of_its_task(task: str, fit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    document = {"network": "resnet_scene", "resolution_px": [32, 64], "training": {"steps": 10, "batch_size": 4}}
+    wide = parse_space(document, name="wide", origin="wide.toml")
+    preview_run(dataclasses.replace(SETTINGS, task=task), wide)
+    assert f"data.fit = '{fit}'" in capsys.readouterr().out
+    stretched = dataclasses.replace(SETTINGS, task=task, data=dataclasses.replace(SETTINGS.data, fit="stretch"))
+    preview_run(stretched, wide)
+    assert "data.fit = 'stretch'" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("no_clock")

@@ -154,3 +154,7 @@ def test_a_run_goes_on_with_equal_settings_only(study: Session) -> None:
     assert continues_with(study.settings.data, study.folder)
     assert continues_with(dataclasses.replace(study.settings.data, memory="disk"), study.folder)
     assert not continues_with(DataSettings(source="grain.npz"), study.folder)
+    padded = dataclasses.replace(study.settings.data, fit="pad")
+    write_run_file(dataclasses.replace(study, settings=RunSettings(data=padded)))
+    assert continues_with(study.settings.data, study.folder)  # `auto` is what the study has
+    assert not continues_with(dataclasses.replace(padded, fit="crop"), study.folder)

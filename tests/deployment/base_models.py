@@ -17,11 +17,15 @@ RESOLUTION_PX = 64
 CLASSES = 10
 
 
-def base_images(resolution_px: int = RESOLUTION_PX) -> "np.typing.NDArray[np.float32]":
-    """Noise of many colours and strengths: answers of a random network must differ from image to image."""
+def base_images(resolution_px: int = RESOLUTION_PX, *, width_px: int = 0) -> "np.typing.NDArray[np.float32]":
+    """Noise of many colours and strengths: answers of a random network must differ from image to image.
+
+    The images are squares unless they have a width of their own.
+    """
     random = np.random.default_rng(0)
     strength, colour = random.uniform(0.3, 3, (16, 1, 1, 1)), random.normal(0, 2, (16, 3, 1, 1))
-    return (strength * random.normal(size=(16, 3, resolution_px, resolution_px)) + colour).astype(np.float32)
+    noise = random.normal(size=(16, 3, resolution_px, width_px or resolution_px))
+    return (strength * noise + colour).astype(np.float32)
 
 
 def base_model(

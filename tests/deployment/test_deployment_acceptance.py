@@ -6,14 +6,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from base_models import base_images, base_model
+from base_models import CLASSES, base_images, base_model
 
+from scalesearch.compression.fold import fold_batchnorm
+from scalesearch.compression.quantize import Calibration
+from scalesearch.compression.quantize import quantize as quantize_by
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends.tensorrt.library import is_installed
-from scalesearch.networks import BASES, base_spec
+from scalesearch.deployment.to_onnx import to_onnx
+from scalesearch.networks import BASES, base_spec, scale
+from scalesearch.networks.build import build, settle_norms
 from scalesearch.tasks.classification.pieces import quantize
+from scalesearch.tasks.registry import get_task
 from scalesearch.values.candidate import Precision, Quantization, Scaling
 from scalesearch.values.network import OnnxModel
+from scalesearch.values.network_spec import InputSize
 
 pytestmark = pytest.mark.skipif(not is_installed("tensorrt_rtx"), reason="the extra `rtx` is not installed")
 
@@ -99,6 +106,25 @@ def test_three_networks_are_taken_in_every_precision(gate: Gate, tmp_path: Path,
 @pytest.mark.parametrize("case", [case for case in _CASES if case not in _QUICK], ids=str)
 def test_every_base_network_is_taken_in_every_precision(gate: Gate, tmp_path: Path, case: _Case) -> None:
     _ensure_accepted(gate, tmp_path, case)
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_detector_and_a_decoder_are_taken(gate: Gate, tmp_path: Path, task: str) -> None:
+    """Of a rectangle, with a neck as deep and with as large kernels as the backbone's."""
+    asked, scaling = get_task(task), Scaling(width=0.5, depth=2.0, kernel=1.67, neck_follows="all")
+    size = InputSize(height_px=64, width_px=96)
+    spec = scale(base_spec("resnet_scene"), scaling, resolution_px=size, num_classes=CLASSES, channel_multiple=16)
+    images = base_images(size.height_px, width_px=size.width_px)
+    folded = fold_batchnorm(settle_norms(build(spec, asked.make_module, seed=0), images))
+    to = tmp_path / "float.onnx"
+    model = to_onnx(folded, to=to, check_images=images[:4], output_names=asked.output_names)
+    heavy = sum(node.op_type in ("Conv", "Gemm") for node in onnx.load(to).graph.node)
+    calibration = Calibration(images=images, divergence=asked.divergence)
+    precisions: tuple[Precision, ...] = ("fp16", "int8")
+    for precision in precisions:
+        quantization, file = Quantization(precision=precision), tmp_path / f"{precision}.onnx"
+        accepted = gate.judge(quantize_by(model, quantization, calibration=calibration, profile="tensorrt", to=file))
+        assert {count.precision: count.kernels for count in accepted.convolutions} == {precision: heavy}
 
 
 def test_the_matrix_holds_what_it_claims() -> None:

@@ -219,6 +219,39 @@ def test_a_classifier_gives_another_task_its_backbone(
     assert {name.split(".")[0] for name in held.keys() - backbone} == {"laterals", "smooth", "classifier"}
 
 
+OUTPUTS = ("distances", "classes", "objectness")
+
+
+@pytest.mark.parametrize(
+    ("task", "fresh"),
+    [
+        ("detection", {f"heads.{level}.{name}" for level in range(3) for name in OUTPUTS}),
+        ("segmentation", {"classifier"}),
+    ],
+)
+def test_a_parent_of_the_same_task_with_other_classes_gives_all_but_its_outputs(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, fresh: set[str]
+) -> None:
+    base = replace(base_spec("resnet_scene"), num_classes=2, resolution_px=64)
+    weights = build(base, get_task(task).make_module, seed=5).module.state_dict()
+    found = FoundParent(
+        spec=base, tensors=weights, sha256="a" * 64, mean=(0.5,) * 3, std=(0.5,) * 3, licence="free to use",
+        class_names=("x", "y"), task=task,
+    )  # fmt: skip
+    monkeypatch.setattr(module, "find_parent", lambda *_: found)
+    settings = replace(session.settings, parent="best", task=task)
+
+    parent = prepare_parent(
+        requested_parent(settings), session.space, base, images_of("f"), tmp_path / "study", stored=None
+    )
+
+    assert parent is not None and parent.steps == settings.parent_steps
+    assert parent.head == "its 2 classes are not the 3 of these images: it gets a new classifier"
+    held = module._network(found, parent, images_of("f"), get_task(task), alike=False).module.state_dict()
+    other = {name for name, own in held.items() if own.shape != weights[name].shape or not own.equal(weights[name])}
+    assert {name.rpartition(".")[0] for name in other} == fresh
+
+
 @pytest.mark.parametrize(
     ("task", "network", "stages", "decoder", "trained"),
     [

@@ -1,6 +1,7 @@
 """A session keeps how its images are read, so that all later work reads them alike."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from scalesearch.config import load_run
 from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.data.calibration_images import calibration_indices
 from scalesearch.errors import ConfigError
+from scalesearch.export.reading import reading_facts
 from scalesearch.records.run_file import read_run_file, write_run_file
 from scalesearch.study.preparation import Preparation
 from scalesearch.study.session import open_session
@@ -38,8 +40,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("scalesearch.study.session.make_reference", made)
 
 
-def write(root: Path, top: int, *, first: int = 0) -> Path:
-    for label, name in enumerate("ab"):
+def write(root: Path, top: int, *, first: int = 0, names: Sequence[str] = "ab") -> Path:
+    for label, name in enumerate(names):
         (root / name).mkdir(parents=True, exist_ok=True)
         for index in range(first, first + 12):
             values = np.random.default_rng((label, index)).integers(0, top + 1, (16, 20))
@@ -99,6 +101,59 @@ def test_a_study_from_before_goes_on_with_the_pixels_that_it_had(tmp_path: Path)
     resumed = opened(root)
     assert resumed.data.fingerprint == before.data.fingerprint
     assert "grey levels are left" in " ".join(resumed.data.warnings)
+
+
+def test_classes_that_mirror_images_mix_up_are_told_also_when_a_study_goes_on(tmp_path: Path) -> None:
+    root = write(tmp_path / "arrows", 1000, names=("turn_left", "turn_right"))
+    for _ in range(2):
+        warnings = opened(root, "training.flip=true").data.warnings
+        assert len([text for text in warnings if "classes turn_left and turn_right differ by" in text]) == 1
+    other = write(tmp_path / "other" / "arrows", 1000, names=("turn_left", "turn_right"))
+    assert "turn_left" not in " ".join(opened(other).data.warnings)
+
+
+SIGNS = ("task=detection", "network=resnet_scene", "resolution_px=[32,64]")
+
+
+def boxed(root: Path) -> Path:
+    """Write a YOLO set of tall pictures with a sign in the middle, and one at the top where no crop would reach."""
+    for split, count in (("train", 8), ("val", 3)):
+        for number in range(count):
+            image, label = (root / kind / split / str(number) for kind in ("images", "labels"))
+            image, label = image.with_suffix(".png"), label.with_suffix(".txt")
+            for file in (image, label):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng((count, number)).integers(0, 256, (40, 30, 3), np.uint8)
+            Image.fromarray(pixels).save(image)
+            label.write_text("0 0.5 0.5 0.2 0.2\n0 0.5 0.06 0.2 0.1\n")
+    (root / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/val\nnames: [sign]\n")
+    return root
+
+
+def test_a_new_study_of_detectors_sees_whole_pictures_and_one_of_classifiers_their_centre(tmp_path: Path) -> None:
+    session = opened(boxed(tmp_path / "signs"), *SIGNS)
+    stored = read_run_file(session.folder)
+    assert stored is not None
+    assert session.settings.data.fit == stored.settings.data.fit == "pad"
+    assert reading_facts(session.base, session.settings.data)["fit"] == "pad"
+    assert "centre crop" not in " ".join(session.data.warnings)
+    assert opened(write(tmp_path / "other" / "scans", 1000)).settings.data.fit == "crop"
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["cropped", "before data.fit"])
+def test_a_study_that_was_begun_with_the_crop_goes_on_with_it(tmp_path: Path, older: bool) -> None:
+    root = boxed(tmp_path / "signs")
+    before = opened(root, *SIGNS, "data.fit=crop")
+    assert "boxes lie outside the centre crop" in " ".join(before.data.warnings)
+    run_file = before.folder / "run.toml"
+    text = run_file.read_text()
+    assert 'fit = "crop"\n' in text
+    if older:
+        run_file.write_text(text.replace('fit = "crop"\n', ""))
+    resumed = opened(root, *SIGNS)
+    assert resumed.settings.data.fit == "crop" and resumed.data.fingerprint == before.data.fingerprint
+    with pytest.raises(ConfigError, match=r"data\.fit: was 'crop', is 'pad'"):
+        opened(root, *SIGNS, "data.fit=pad")
 
 
 def test_a_grey_network_is_given_grey_images(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from scalesearch.cli import predict
 from scalesearch.data.boxes import placement
 from scalesearch.data.decode import Reading, decode
 from scalesearch.data.framing import framed
+from scalesearch.tasks.detection.average_precision import BoxesByClass, Truth, average_precisions
 from scalesearch.tasks.detection.box_pictures import with_boxes
 from scalesearch.tasks.detection.decoding import Detections, points_of
-from scalesearch.tasks.detection.infer import draw_detections, original_to_input, upright_size
+from scalesearch.tasks.detection.infer import as_objects, draw_detections, original_to_input, upright_size
 from scalesearch.tasks.detection.task import TASK
 from scalesearch.tasks.infer_parts.preprocessing import Preprocessing
 from scalesearch.values.network_spec import InputSize
@@ -202,6 +203,33 @@ def test_the_script_stands_alone(tmp_path: Path, photo: Path) -> None:
     done = subprocess.run([*command[:3], str(tmp_path / "none.png")], capture_output=True, text=True)
     assert done.returncode == 1
     assert "is no image that can be read" in done.stderr
+
+
+def test_printed_objects_score_as_the_detections_themselves() -> None:
+    """Small objects in small pictures, found to a few tenths of a pixel, by scores most of which are low."""
+    random = np.random.default_rng(0)
+    truths, exact, printed = list[Truth](), list[Detections](), list[Detections]()
+    for _ in range(200):
+        corner = random.uniform(0, 60, (4, 2))
+        boxes = np.concatenate([corner, corner + random.uniform(6, 14, (4, 2))], axis=1)
+        found = np.repeat(boxes, 8, axis=0) + random.normal(0, 1, (32, 4))
+        scores = np.sort(np.exp(random.uniform(np.log(0.001), 0, 32)))[::-1].astype(np.float32)
+        truths.append(Truth(boxes=boxes.astype(np.float32), classes=np.zeros(4, np.int64), ignored=np.zeros(4, bool)))
+        order = random.permutation(32)
+        exact.append(Detections(found[order].astype(np.float32), np.zeros(32, np.int64), scores))
+        objects = json.loads(json.dumps(as_objects(exact[-1], NAMES)))
+        printed.append(
+            Detections(
+                np.asarray([each["box"] for each in objects], np.float32),
+                np.zeros(32, np.int64),
+                np.asarray([each["score"] for each in objects], np.float32),
+            )
+        )
+    ours, scripts = (
+        float(average_precisions(BoxesByClass(truths, found).match(0, "all")[0]).mean()) for found in (exact, printed)
+    )
+    assert ours > 0.05
+    assert abs(ours - scripts) < 5e-5
 
 
 @pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])

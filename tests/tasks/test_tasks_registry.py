@@ -24,6 +24,7 @@ from scalesearch.tasks.registry import (
     require_own_axes,
     sources_of,
     task_names,
+    usual_fit,
     views_of,
 )
 from scalesearch.values.candidate import Scaling
@@ -100,6 +101,15 @@ def test_a_task_that_is_older_than_its_own_axes_is_taken_and_reads_none_of_them(
     axis = NamedAxis(name="training.class_weights", axis=Choice(values=("root",)))
     with pytest.raises(ConfigError, match=r"^training\.class_weights: expected an axis that the task 'brightness'"):
         require_own_axes(task, (axis,))
+
+
+def test_a_task_says_how_pictures_of_another_shape_are_fitted(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(site, "brightness = bright_pack:TASK")
+    monkeypatch.setattr(ToyTask, "fit", "stretch")
+    fits = {name: usual_fit(get_task(name)) for name in task_names()}
+    assert fits == {"brightness": "stretch", "classification": "crop", "detection": "pad", "segmentation": "pad"}
+    monkeypatch.delattr(ToyTask, "fit")
+    assert usual_fit(get_task("brightness")) == "crop"  # a task that is older than this attribute
 
 
 def test_a_name_is_checked_without_loading_its_task(site: Path) -> None:

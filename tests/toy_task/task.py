@@ -26,6 +26,7 @@ from scalesearch.values.candidate import Recipe
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.quality import NamedNumber, NumbersDetail, Quality
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
+from scalesearch.values.settings import Fit
 from scalesearch.views.description import Section
 from scalesearch.views.markup import paragraph, section
 from toy_task.levels import KIND, SOURCE, Levels
@@ -150,6 +151,7 @@ class ToyTask:
     targets = KIND
     output_names: tuple[str, ...] = ("level", "cells")
     space = "resnet_small"
+    fit: Fit = "crop"
     own_axes: tuple[str, ...] = ()
 
     def sources(self) -> Sources:

@@ -9,6 +9,7 @@ from scalesearch.measurement.metric import Metric, Outputs
 from scalesearch.tasks.answers import Predictor
 from scalesearch.tasks.base import MirrorVerdict, TaskViews, TorchOutputs
 from scalesearch.values.candidate import Recipe
+from scalesearch.values.settings import Fit
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -30,6 +31,7 @@ class Classification:
     targets = "labels"
     output_names: tuple[str, ...] = (_LOGITS,)
     space = "resnet_small"
+    fit: Fit = "crop"
     own_axes: tuple[str, ...] = ()
 
     def sources(self) -> "Sources":

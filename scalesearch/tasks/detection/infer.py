@@ -163,9 +163,9 @@ def draw_detections(image: Image.Image, found: Detections, class_names: tuple[st
 
 
 def as_objects(found: Detections, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return detections as plain values for JSON."""
+    """Return detections as plain values for JSON, exact enough that they score as the detections themselves do."""
     return [
-        {"class": class_names[int(place)], "score": round(float(score), 4), "box": [round(float(x), 1) for x in box]}
+        {"class": class_names[int(place)], "score": round(float(score), 6), "box": [round(float(x), 3) for x in box]}
         for box, place, score in zip(found.boxes, found.classes, found.scores)  # noqa: B905  (Python 3.8)
     ]
 
@@ -209,7 +209,9 @@ def main() -> int:
         if arguments.json:
             print(json.dumps({"file": str(path), "objects": objects}))
         else:
-            parts = (f"{each['class']} {each['score']:.2f} at {each['box']}" for each in objects)
+            parts = (
+                f"{each['class']} {each['score']:.2f} at {[round(side, 1) for side in each['box']]}" for each in objects
+            )
             print(printable(f"{path}: " + ("; ".join(parts) or "nothing")))
         if places:
             try:

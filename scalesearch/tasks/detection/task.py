@@ -9,7 +9,7 @@ from scalesearch.tasks.answers import Predictor
 from scalesearch.tasks.base import MirrorVerdict, TaskViews, TorchOutputs
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.quality import is_recall, recall_metric
-from scalesearch.values.settings import DetectionSettings, RunSettings
+from scalesearch.values.settings import DetectionSettings, Fit, RunSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ class Detection:
     targets = "boxes"
     output_names: tuple[str, ...] = (_RAW,)
     space = "resnet_scene_boxes"
+    fit: Fit = "pad"
     own_axes: tuple[str, ...] = (
         "scaling.neck_width",
         "scaling.neck_follows",

@@ -9,6 +9,7 @@ from scalesearch.measurement.metric import Metric, Outputs
 from scalesearch.tasks.answers import Predictor
 from scalesearch.tasks.base import MirrorVerdict, TaskViews, TorchOutputs
 from scalesearch.values.candidate import Recipe
+from scalesearch.values.settings import Fit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,7 @@ class Segmentation:
     targets = "masks"
     output_names: tuple[str, ...] = (_LOGITS,)
     space = "resnet_scene"
+    fit: Fit = "pad"
     own_axes: tuple[str, ...] = (
         "scaling.decoder",
         "scaling.neck_width",
