@@ -356,7 +356,10 @@ def _notes(settings: RunSettings, ground: _Ground) -> Iterable[str]:
     yield from ground.decided
     yield from size_notes(space, base, settings.data.framing)
     if space.flip_undecided:
-        yield f"flips: {base.name} is trained once before the search, to see whether images may be mirrored"
+        yield (
+            f"flips: {base.name} is trained once before the search, to see whether images may be mirrored, unless the "
+            "names of two classes differ by left and right alone"
+        )
     if ground.begun and settings.parent:
         yield f"parent: {settings.parent}, as the study keeps it"
     elif outlook := look_ahead(requested_parent(settings), base):

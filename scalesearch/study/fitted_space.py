@@ -1,6 +1,7 @@
 """Fit a search space to its study: to the target, to the decisions of the first run, and to the machine's memory."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -109,7 +110,12 @@ def _with_steps(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace:
 
 
 def _as_decided_before(space: SearchSpace, stored: SearchSpace) -> SearchSpace:
-    """Return the space with the first run's decision on whether training mirrors images."""
+    """Return the space with the first run's decision on whether training mirrors images.
+
+    A study whose space said nothing of mirror images, as default spaces of before, goes on without them.
+    """
+    if space.flip_undecided and axis_of(stored.axes, FLIP) is None:
+        return replace(space, axes=tuple(named for named in space.axes if named.name != FLIP))
     flip = _fixed(stored, FLIP)
     return space if flip is None else space.with_flip(flip=bool(flip))
 

@@ -17,12 +17,14 @@ from scalesearch.data.mapped import MappedImages, planes
 from scalesearch.data.normalisation import Images
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.spaces.suggest import cheapest
+from scalesearch.study.sided_classes import sided_pairs
 from scalesearch.tasks.registry import task_for
 from scalesearch.training.answers import answers
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.session import Session
 
 MOST_IMAGES = 4096
+_OTHERWISE = "training.flip = true or false decides otherwise"
 _DRAWN_BY = 0
 """Seed by which validation images are drawn, if there are more."""
 
@@ -33,7 +35,8 @@ def with_flip(session: Session, dataset: Dataset, *, say: Callable[[str], None])
     The base network (all multipliers 1) is trained without mirror images, by the first recipe of the space; its task
     then compares its answers for validation images (at most `MOST_IMAGES`) and for their mirror images. A weaker
     network could not decide this, since it would fail on any changed image. If images are not to be mirrored, the
-    search reuses the trained weights. A parent that is not fine-tuned yet is fine-tuned first.
+    search reuses the trained weights. A parent that is not fine-tuned yet is fine-tuned first. Nothing is trained where
+    the names of two classes differ by left and right alone: images are then not mirrored.
 
     Args:
         session: The session of a new study.
@@ -42,6 +45,10 @@ def with_flip(session: Session, dataset: Dataset, *, say: Callable[[str], None])
     """
     if not session.space.flip_undecided:
         return session
+    if pairs := sided_pairs(dataset.class_names):
+        one, other = pairs[0]
+        say(f"flips: off: the classes {one} and {other} differ by left and right alone; {_OTHERWISE}")
+        return dataclasses.replace(session, space=session.space.with_flip(flip=False))
     task, machine = task_for(session.settings), session.machine
     recipe = cheapest(session.space.with_flip(flip=False)).recipe
     plan = Planner(session)(Candidate(recipe=recipe))
@@ -61,7 +68,7 @@ def with_flip(session: Session, dataset: Dataset, *, say: Callable[[str], None])
             answers(network, each, machine, mean=data.mean, std=data.std) for each in (images, Mirrored(images))
         )
         verdict = task.mirror_verdict(plain, mirrored, targets, data.class_names)
-    say(f"flips: {'on' if verdict.flip else 'off'}: {verdict.words}; training.flip = true or false decides otherwise")
+    say(f"flips: {'on' if verdict.flip else 'off'}: {verdict.words}; {_OTHERWISE}")
     return dataclasses.replace(session, space=session.space.with_flip(flip=verdict.flip))
 
 

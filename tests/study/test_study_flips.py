@@ -38,7 +38,7 @@ def space(**training: object) -> SearchSpace:
     return parse_space({**SPACE, "training": {**SPACE["training"], **training}}, name="s", origin="s.toml")  # type: ignore[dict-item]
 
 
-def pictures(folder: Path, *, sided: bool) -> RunSettings:
+def pictures(folder: Path, *, sided: bool, names: tuple[str, ...] = ()) -> RunSettings:
     """Bright spots: left or right of the centre, which a mirror swaps; or high or low, which it does not."""
     random = np.random.default_rng(0)
     labels = np.arange(240) % 2
@@ -46,7 +46,8 @@ def pictures(folder: Path, *, sided: bool) -> RunSettings:
     for image, label in zip(images, labels, strict=True):
         spot = slice(2, 6) if label else slice(10, 14)
         image[(slice(4, 12), spot) if sided else (spot, slice(4, 12))] += 150
-    np.savez(folder / "spots.npz", images=images.astype(np.uint8), labels=labels)
+    named = {"class_names": np.array(names)} if names else {}
+    np.savez(folder / "spots.npz", images=images.astype(np.uint8), labels=labels, **named)  # type: ignore[arg-type]
     settings, _ = load_run(flags={"data.source": str(folder / "spots.npz"), "target": "cpu"}, overrides=[])
     quick = replace(settings.latency, max_s=0.2, warmup_s=0.02)
     return replace(settings, latency=quick, machine=MachineSettings(threads=1, bf16="off", device="cpu"))
@@ -112,6 +113,29 @@ def test_the_decision_is_kept_and_nothing_is_trained_for_it_again(tmp_path: Path
     assert not [line for line in said if line.startswith("flips")]
     with pytest.raises(ConfigError, match=r"training\.flip|space\.axes"):
         opened(tmp_path, settings, space(flip=False), [])
+
+
+def test_classes_called_left_and_right_are_not_mirrored_and_nothing_is_trained_to_find_out(tmp_path: Path) -> None:
+    said = list[str]()
+
+    session = opened(
+        tmp_path, pictures(tmp_path, sided=False, names=("turn_left", "turn_right")), space(flip="auto"), said
+    )
+
+    assert flip_of(session) == (False,)
+    (line,) = [line for line in said if line.startswith("flips")]
+    assert line.startswith("flips: off: the classes turn_left and turn_right differ by left and right alone; ")
+    assert not (session.folder / "weights").exists()
+
+
+def test_a_study_that_was_begun_without_a_word_on_mirrors_goes_on_without_them(tmp_path: Path) -> None:
+    settings, said = pictures(tmp_path, sided=False), list[str]()
+    begun = opened(tmp_path, settings, space(), [])
+
+    session = opened(tmp_path, settings, space(flip="auto"), said)
+
+    assert session.space == begun.space
+    assert not [line for line in said if line.startswith("flips")]
 
 
 @pytest.mark.parametrize("training", [{}, {"flip": True}, {"flip": [False, True]}])
