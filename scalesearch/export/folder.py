@@ -215,9 +215,7 @@ def _copy(path: Path, to: Path) -> None:
         shutil.copy2(path, to)
 
 
-def _format_options(
-    record: MeasuredTrial, session: Session, made: Pruning, *, measured_sha256: str
-) -> "FormatOptions":
+def _format_options(record: MeasuredTrial, session: Session, made: Pruning, *, measured_sha256: str) -> "FormatOptions":
     from scalesearch.deployment.formats import FormatOptions
     from scalesearch.tasks.base import AnswersInC
     from scalesearch.tasks.registry import task_for

@@ -188,7 +188,7 @@ class Recipe:
     shift_fraction: float = 0.1
     """Random translation, as a fraction of the image side."""
     flip: bool = False
-    """Random horizontal flip. It is off by default, since a mirrored road sign is another sign."""
+    """Random horizontal flip. It is off where a space says nothing, since a mirrored road sign is another sign."""
     jitter: float = 0.2
     """Brightness and contrast jitter, as a fraction."""
     schedule: ScheduleName = new_field("wsd", before="cosine")  # noqa: RUF009  (new_field returns a field)

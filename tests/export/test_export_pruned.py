@@ -16,7 +16,8 @@ NOTHING_CUT = Pruning(criterion="l1", sparsity="2:4")
 
 
 @pytest.mark.parametrize(
-    ("dense_macs", "made"), [(20_000_000, NOTHING_CUT), (31_000_000, ASKED), (None, ASKED)]  # None: an old record
+    ("dense_macs", "made"),
+    [(20_000_000, NOTHING_CUT), (31_000_000, ASKED), (None, ASKED)],  # None: an old record
 )
 def test_where_nothing_was_cut_no_channels_and_blocks_are_told(
     dense_macs: int | None, made: Pruning, make_record: Callable[..., MeasuredTrial], tmp_path: Path

@@ -79,6 +79,7 @@ def test_a_short_training_is_said_and_what_to_do_about_it(make_record: MakeRecor
     assert remedy([failed, failed]) == "Every trial failed, the last one: train: out of memory."
     assert "loosen [limits]" in remedy([over, failed])
 
+
 @pytest.mark.parametrize(
     ("asked", "made", "text"),
     [
