@@ -54,8 +54,9 @@ def search(day: Day, name: str, options: list[str], *, steps: int) -> pd.DataFra
     trials = pd.read_csv(folder / "trials.csv")
     day.put(f"{name}: trials", json.dumps(trials["state"].value_counts().to_dict()))
     front = pd.read_csv(folder / "front.csv")
-    score = front.columns[front.columns.get_loc("on_front") + 1]
-    for row in front.to_dict("records"):
+    columns = [str(name) for name in front.columns]
+    score = columns[columns.index("on_front") + 1]
+    for _, row in front.iterrows():
         day.put(f"{name}: front, trial {row['trial']}", f"{score} {100 * row[score]:.1f} % at {row['p50_ms']:.4g} ms")
     return front
 

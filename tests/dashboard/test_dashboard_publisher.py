@@ -156,7 +156,7 @@ def test_the_expected_front_tells_its_errors_and_what_the_next_candidates_promis
         candidate = drawn(session.space, random)
         record = make_record(trial, top1=0.4 + 0.3 * candidate.scaling.width, p50_ms=candidate.scaling.width)
         records.append(replace(record, candidate=candidate))
-    DashboardListener(session.folder, session.space, "growth").statistics_due(study, records)
+    DashboardListener(session.folder, session.space, ["growth"]).statistics_due(study, records)
     figures = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
     figure = json.loads(figures["expected_front"])
     assert "networks left out" in figure["layout"]["title"]["text"]
