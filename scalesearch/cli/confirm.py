@@ -45,7 +45,10 @@ def confirm(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each member, from fresh seeds.")] = DEFAULT_SEEDS,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; what was confirmed is kept beside it.")] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Start anew; what was confirmed is kept beside it, and its trunks are continued."),
+    ] = False,
     also: Annotated[
         list[str] | None,
         typer.Option("--also", metavar="N", help="This trial off the front, too; auto: those likely on the long one."),

@@ -24,6 +24,7 @@ from scalesearch.records.tables import by_metric, trial_rows
 from scalesearch.study.parent import PriorParent
 from scalesearch.study.parent_sources import RESULT
 from scalesearch.study.run import clear_leftovers
+from scalesearch.study.searched_trunk import lay_searched_trunk
 from scalesearch.study.session import open_session
 from scalesearch.tasks.base import built_parts
 from scalesearch.tasks.registry import get_task, sources_of
@@ -85,6 +86,8 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
     built = built_parts(get_task(settings.task).views(), plan.spec).stages
     larger = f", begun with {cut_text(plan.spec, plan.cut_from, built=built)}" if plan.cut_from else ""
     echo(f"training {spec.name} for {recipe.steps} steps{larger}")
+    if continued := lay_searched_trunk(plan, session, _study_places(config, config_path)):
+        echo(continued)
     evaluator = TrialEvaluator(session)
     record = evaluator.evaluate(plan, trial=0, report=lambda stage: echo(f"  {stage}"))
     test = evaluator.test_quality(record)
@@ -92,6 +95,7 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
     model_path(to, 0).replace(to / "model.onnx")
     result = {
         **trial_rows([record])[0],
+        "new_steps": record.training.new_steps,  # the others were stored
         **by_metric(
             {"test_score": test.score, "test_score_low": test.score_low, "test_score_high": test.score_high},
             test.metric,
@@ -191,16 +195,21 @@ def _prior_parent(config: ExportedConfig, config_path: Path) -> PriorParent | No
     if config.parent is None:
         return None
     file = _config_file(config_path)
-    folders = _folders(config, file)
-    # An older export does not tell the study's folder: it is looked for where studies are by default.
-    places = [folder / (config.study_folder or Path(RESULTS, config.study)) for folder in folders]
+    places = _study_places(config, config_path)
     return PriorParent(
         parent=config.parent,
         fingerprint=config.data.fingerprint,
         study=next((place for place in places if is_folder(place)), places[0]),
-        folders=folders,
+        folders=_folders(config, file),
         config=file,
     )
+
+
+def _study_places(config: ExportedConfig, config_path: Path) -> list[Path]:
+    """Return the folders that may be that of the exported network's study, the likeliest first."""
+    # An older export does not tell the study's folder: it is looked for where studies are by default.
+    study = config.study_folder or Path(RESULTS, config.study)
+    return [folder / study for folder in _folders(config, _config_file(config_path))]
 
 
 def _folders(config: ExportedConfig, file: Path) -> tuple[Path, ...]:

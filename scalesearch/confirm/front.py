@@ -22,6 +22,7 @@ from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.confirm.setup import (
     lay_parent,
     lay_reference,
+    lay_trunks,
     refuse_another_device,
     study_with_front,
     work_session,
@@ -79,7 +80,8 @@ def confirm_front(
         folder: The study's folder.
         request: Which members, how long and how often; by default all of them, 8 times as long as in the search (4
             times where the search's lengths are unlike).
-        fresh: Start anew; the earlier `confirmed/` is renamed and kept.
+        fresh: Start anew; the earlier `confirmed/` is renamed and kept. The seeds are the same, so trainings go on from
+            its trunks.
         data: Where the study's images are now, if they were moved.
         say: Is called with one line for each step that takes time.
 
@@ -100,8 +102,7 @@ def confirm_front(
     session = with_data(session, data, sources_of(session.settings.task))
     with _held(folder) as hold, stop_signals() as stopped:
         members, named = asked_members(folder, records, request)  # may read `confirmed/`: not after `set_aside`
-        if fresh:
-            hold.set_aside()
+        aside = hold.set_aside() if fresh else None
         remove_partial_files(folder / FOLDER)
         refuse_unlike_lengths(folder, records, request, train_images=session.data.train_images)
         before = added_before(folder, records, front=pareto_front(records))
@@ -109,7 +110,7 @@ def confirm_front(
         if request.also_likely and not named:
             say("--also auto: the corrected scores put no further trial on the front")
         chosen = _Chosen(records=records, members=members, added=tuple(added[trial] for trial in sorted(added)))
-        return _confirm(session, chosen, request, stopped=stopped, say=say)
+        return _confirm(session, chosen, request, aside=aside, stopped=stopped, say=say)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,10 +134,14 @@ def _confirm(
     chosen: _Chosen,
     request: ConfirmRequest,
     *,
+    aside: Path | None,
     stopped: threading.Event,
     say: Callable[[str], None],
 ) -> ConfirmOutcome:
-    """Train, time and compare the members; the study's folder is held."""
+    """Train, time and compare the members; the study's folder is held.
+
+    Trainings go on from trunks of a confirmation that was set `aside`.
+    """
     folder, work = session.folder, work_session(session)
     say("data: comparing with what the study was run on")
     found = find_study_data(session, sources_of(session.settings.task))
@@ -146,6 +151,10 @@ def _confirm(
     jobs = jobs_of(work, chosen.all, request)
     left = unfinished(folder, jobs)
     say(intention(chosen.members, request.seeds, left, session.settings.workers, added=chosen.added))
+    plans = [job.plan for job in left]
+    if aside and (laid := lay_trunks(aside, work, plans)):
+        trunks = len({plan.trunk_key for plan in plans if plan.trunk_key})
+        say(f"trunks: {laid} of {trunks} go on from those of the same seeds in {aside.name}")
     lost = train_jobs(
         work, folder, left, stopped=stopped, on_end=lambda job, end: say(end_text(job, end, request.seeds))
     )

@@ -1,5 +1,6 @@
 """Prepare a confirmation: read the study and its front, check the chip, and set up a folder for the trainings."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from scalesearch.records.run_file import stored_session
 from scalesearch.records.store import RecordStore
 from scalesearch.records.stored_files import kept_reference
 from scalesearch.study.reference import rebuild_reference
+from scalesearch.training.weights import WeightStore
 from scalesearch.values.parent import parent_folder
+from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session, reference_path
 from scalesearch.values.space import Limits
+from scalesearch.values.training_length import trunk_steps
 from scalesearch.views.words import device_text, remedy
 
 
@@ -70,6 +74,25 @@ def lay_parent(session: Session, work: Session) -> None:
                 replace_file(target / path.name, path.read_bytes())
     except OSError as error:
         raise _unwritable(work.folder, error) from None
+
+
+def lay_trunks(aside: Path, work: Session, plans: Iterable[Plan]) -> int:
+    """Copy trunks that the plans' trainings would make themselves, of the same seeds, and return how many there were.
+
+    Args:
+        aside: The folder of an earlier confirmation that was set aside; it is only read.
+        work: The session of the full trainings, which go on from the trunks in its folder.
+        plans: The plans of these trainings.
+    """
+    kept, store = (WeightStore(folder / "weights") for folder in (aside / work.folder.name, work.folder))
+    laid = set[str]()
+    try:
+        for plan in plans:
+            if plan.trunk_key and kept.lay_trunk(plan.trunk_key, trunk_steps(plan.candidate.recipe), to=store):
+                laid.add(plan.trunk_key)
+    except OSError as error:
+        raise _unwritable(work.folder, error) from None
+    return len(laid)
 
 
 def lay_reference(session: Session, work: Session, dataset: Dataset) -> None:

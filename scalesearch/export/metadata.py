@@ -67,8 +67,8 @@ class ExportedConfig:
     parent: Parent | None = None
     """The trained network that the study's networks inherited from."""
     study_folder: str = ""
-    """The folder of the study, which keeps the parent's weights; relative to `run_folder` if it lies below that. Empty
-    without a parent and in an older export."""
+    """The folder of the study, which keeps trunks and the parent's weights; relative to `run_folder` if it lies below
+    that. Empty in an older export."""
     cut_from: NetworkSpec | None = None
     """The larger network whose trunk was cut to this one where the branch began."""
     full_updates: int = 0
@@ -123,7 +123,7 @@ def write_config(
         model_sha256=model_sha256,
         run_folder=session.run_folder,
         parent=session.parent,
-        study_folder=_study_folder(session) if session.parent else "",
+        study_folder=_study_folder(session),
     )
     document: dict[str, Any] = TypeAdapter(ExportedConfig).dump_python(config, mode="json", exclude_none=True)
     document["expected"] = as_written(document["expected"])

@@ -22,6 +22,7 @@ from scalesearch.values.training_length import branch_steps, trunk_steps, update
 USUAL_VAL_IMAGES, USUAL_TRAIN_IMAGES = 1500, 4000
 """Numbers of images where no data set is loaded: those of the built-in signs."""
 _QUANTIZATION, _QAT_STEPS = "quantization.", "quantization.qat_steps"
+_BRANCH = "training.branch_fraction"
 _ALIKE = frozenset({"quantization.precision", "quantization.bias_correction", _QAT_STEPS})
 """Axes of the quantization in which int8 trainings with as many updates of simulated rounding do not differ."""
 FORWARD_SHARE = 1 / 3
@@ -114,6 +115,7 @@ def predict(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, *, first: Pl
         trained=(fewest, most),
         training_s=training,
         other_s=(low, max(low, high)),
+        branch=_branch_share(run.space) if any(plan.trunk_key for plan in plans) else None,
         before_s=_before_s(run, plans, pieces),
     )
 
@@ -135,6 +137,7 @@ def _of_lengths(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, first: P
         trained=(few.trained[0], many.trained[1]),
         training_s=few.training_s,
         other_s=few.other_s,
+        branch=few.branch,
         before_s=few.before_s,
     )
 
@@ -165,6 +168,14 @@ def candidates_of(plans: Sequence[Plan], run: PlannedRun) -> tuple[int, int]:
         charges.append(own / _updates(plan) if begun in seen else 1.0)
         seen.add(begun)
     return fewest, max(fewest, int(min(run.settings.budget / statistics.fmean(charges), space)))
+
+
+def _branch_share(space: SearchSpace) -> Bounds:
+    """Return the least and largest share of its updates that the space gives to a candidate's branch."""
+    largest, axis = largest_value(space.axes, _BRANCH), axis_of(space.axes, _BRANCH)
+    if axis is None:
+        return largest, largest
+    return (min(map(float, axis.values)) if isinstance(axis, Choice) else axis.low), largest
 
 
 def distinct_trainings(space: SearchSpace) -> float:

@@ -17,6 +17,9 @@ class PredictedTime:
     trained where candidates share trunks."""
     training_s: float
     other_s: Bounds
+    branch: Bounds | None = None
+    """Least and largest share of a candidate's updates that belong to its branch, and are all that it is charged where
+    its trunk is stored. None if no candidate has a trunk."""
     before_s: Bounds = (0.0, 0.0)
     """Seconds of `low_s` and `high_s` that are over before the first candidate is begun: the parent, and flips."""
 
@@ -28,8 +31,16 @@ class PredictedTime:
         candidates = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         return (
             f"takes about {_span(self.low_s, self.high_s)} here: {candidates} candidates, {self.training_s:.0f} s for "
-            f"a full training, and {low:.0f} to {high:.0f} s for the rest (export, timing, scoring, twins, siblings)"
+            f"a full training{self._charge}, and {low:.0f} to {high:.0f} s for the rest (export, timing, scoring, "
+            "twins, siblings)"
         )
+
+    @property
+    def _charge(self) -> str:
+        if self.branch is None:
+            return ""
+        share = " to ".join(dict.fromkeys(f"{each:.2g}" for each in self.branch))
+        return f" (a candidate whose trunk is stored is charged for its branch alone, {share} of its updates)"
 
 
 def _span(low_s: float, high_s: float) -> str:

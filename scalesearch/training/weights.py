@@ -146,13 +146,25 @@ class WeightStore:
         Returns:
             None if there is none; the module is then unchanged.
         """
-        lengths = sorted((int(found.stem.partition("-")[2]) for found in self._trunks(key)), reverse=True)
-        for length in lengths:
-            loaded = _loaded(self._trunk_path(key, length), key, module) if 0 < length <= steps else None
+        for length in self._lengths(key, steps):
+            loaded = _loaded(self._trunk_path(key, length), key, module)
             if loaded:
                 kept, state = loaded
                 return StoredTrunk(kept=kept, state=TrainingState.of(state, safe_recipe_used=kept.safe_recipe_used))
         return None
+
+    def lay_trunk(self, key: str, steps: int, *, to: "WeightStore") -> int:
+        """Copy the longest trunk of at most `steps` updates into another store, unless one as long is there.
+
+        Damaged trunks are passed over.
+
+        Returns:
+            Its number of updates; 0 if there is none, or if the other store has a longer one of at most `steps`.
+        """
+        length, there = self._longest(key, steps), to._longest(key, steps)
+        if length > there:
+            replace_file(to._trunk_path(key, length), self._trunk_path(key, length).read_bytes())
+        return length if length >= there else 0
 
     def has_trunk(self, key: str, steps: int) -> bool:
         """Tell whether there is a file of the trunk with just this length."""
@@ -169,8 +181,14 @@ class WeightStore:
     def _trunk_path(self, key: str, steps: int) -> Path:
         return self._folder / f"{key}-{steps}.safetensors"
 
-    def _trunks(self, key: str) -> list[Path]:
-        return [path for path in self._folder.glob(f"{key}-*.safetensors") if path.stem.partition("-")[2].isdecimal()]
+    def _lengths(self, key: str, steps: int) -> list[int]:
+        """Return the lengths up to `steps` of the files of the trunk, the longest first."""
+        named = (path.stem.partition("-")[2] for path in self._folder.glob(f"{key}-*.safetensors"))
+        return sorted((int(each) for each in named if each.isdecimal() and 0 < int(each) <= steps), reverse=True)
+
+    def _longest(self, key: str, steps: int) -> int:
+        """Return the length of the longest sound trunk of at most `steps` updates; 0 if there is none."""
+        return next((each for each in self._lengths(key, steps) if _is_sound(self._trunk_path(key, each), key)), 0)
 
 
 def _save(path: Path, key: str, named: Mapping[str, Tensor], kept: KeptTraining) -> None:
@@ -191,6 +209,14 @@ def _loaded(path: Path, key: str, module: nn.Module) -> tuple[KeptTraining, dict
         return None
     module.load_state_dict(tensors)
     return kept, state
+
+
+def _is_sound(path: Path, key: str) -> bool:
+    try:
+        read_tensors(path, key)
+    except UNUSABLE:
+        return False
+    return True
 
 
 def _kept(header: Mapping[str, Any]) -> KeptTraining:

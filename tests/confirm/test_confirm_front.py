@@ -13,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from colours import colour_file, colour_space
-from confirm_fakes import FakeTiming, FakeTraining, MakeRecord, use_fakes, write_study
+from confirm_fakes import FakePlanner, FakeTiming, FakeTraining, MakeRecord, use_fakes, write_study
+from torch import nn
 
 from scalesearch.chain.planner import Planner
 from scalesearch.cli.export import export_trial
@@ -35,13 +37,18 @@ from scalesearch.records.confirmed import (
     confirmed_path,
     first_runs,
     read_confirmed,
+    work_folder,
     write_confirmed,
 )
 from scalesearch.records.run_file import read_run_file, stored_session, write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.study.contents import read_contents
 from scalesearch.study.run import run_search
-from scalesearch.values.candidate import Pruning, Recipe
+from scalesearch.training.state import TrainingState
+from scalesearch.training.weights import KeptTraining, WeightStore
+from scalesearch.values.candidate import Candidate, Pruning, Recipe
+from scalesearch.values.identity import content_hash
+from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
@@ -184,6 +191,32 @@ def test_another_length_is_refused_unless_started_anew(study: Path, fakes: tuple
     confirm_front(study, ConfirmRequest(steps=40), fresh=True)
     assert {run.steps for run in read_confirmed(study)} == {40}
     assert len(list((study / "confirmed.old1").glob("trial_*.json"))) == 6
+
+
+class TrunkPlanner(FakePlanner):
+    """The planner, with one trunk for each seed."""
+
+    def plan_spec(self, spec: NetworkSpec, candidate: Candidate, *, cut_from: NetworkSpec | None) -> Plan:
+        plan = super().plan_spec(spec, candidate, cut_from=cut_from)
+        return replace(plan, trunk_key=content_hash("trunk", self._seed))
+
+
+def test_started_anew_in_another_length_it_goes_on_from_the_trunks_of_its_seeds(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scalesearch.confirm.jobs.Planner", TrunkPlanner)
+    first, _ = fresh_seeds(stored_session(study), 2)
+    key, work, said = content_hash("trunk", first), work_folder(study), list[str]()
+    kept = KeptTraining(float_score=0.0, train_s=1.0, final_loss=0.5, losses=(), steps=20, safe_recipe_used=False)
+    state = TrainingState(moments={}, batches={"order": torch.arange(3)}, random={})
+    confirm_front(study, ConfirmRequest(steps=30))
+    for steps in (20, 200):
+        WeightStore(work / "weights").save_trunk(key, nn.Linear(2, 2), replace(kept, steps=steps), state)
+    confirm_front(study, ConfirmRequest(steps=60), fresh=True, say=said.append)
+    assert "trunks: 1 of 2 go on from those of the same seeds in confirmed.old1" in said
+    laid = [path.name for path in (work / "weights").iterdir()]
+    assert laid == [f"{key}-20.safetensors"], "of 60 updates, 40 are the trunk's"
+    assert len(list((study / "confirmed.old1" / "work" / "weights").iterdir())) == 2
 
 
 def test_another_length_than_that_of_a_trial_that_is_not_asked_for_is_refused(

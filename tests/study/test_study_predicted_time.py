@@ -90,6 +90,26 @@ def test_candidates_that_share_a_trunk_are_more_than_the_budget_has_full_trainin
     assert found.trained == (10, int(10 * networks / (1 + (networks - 1) / 3)))
 
 
+@pytest.mark.parametrize(
+    ("training", "share"),
+    [
+        ({"steps": 30}, "0.33"),
+        ({"steps": 30, "branch_fraction": 0.5}, "0.5"),
+        ({"steps": 30, "branch_fraction": [0.5, 0.2]}, "0.2 to 0.5"),
+        ({"steps": 30, "branch_fraction": {"low": 0.25, "high": 0.4}}, "0.25 to 0.4"),
+        ({"steps": [30, 60]}, "0.33"),
+        ({"steps": 30, "schedule": "cosine"}, ""),
+    ],
+)
+def test_what_a_branch_of_a_stored_trunk_is_charged_is_said(training: dict[str, object], share: str) -> None:
+    space, plans = made(training=training)
+    words = predict(planned(replace(SETTINGS, sampler="growth"), space), plans, PIECES).words
+    told = (
+        f"a full training (a candidate whose trunk is stored is charged for its branch alone, {share} of its updates)"
+    )
+    assert f"{told if share else 'a full training'}, and" in words
+
+
 def test_a_trunk_that_is_cut_takes_the_time_of_the_larger_network() -> None:
     lean = replace(SETTINGS, siblings=False, twins=False)
     scaling = {"width": {"low": 0.5, "high": 2.0}}

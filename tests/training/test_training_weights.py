@@ -255,6 +255,22 @@ def test_a_damaged_trunk_is_absent_and_a_shorter_one_is_taken(tmp_path: Path, ca
     assert "holds no usable weights" in caplog.text
 
 
+def test_the_longest_sound_trunk_is_copied_into_another_store(tmp_path: Path) -> None:
+    first, other = WeightStore(tmp_path / "first"), WeightStore(tmp_path / "other")
+    assert first.lay_trunk(KEY, 1000, to=other) == 0
+    for steps in (9, 30, 100):
+        first.save_trunk(KEY, module(steps), replace(KEPT, steps=steps), state())
+    assert [first.lay_trunk(KEY, steps, to=other) for steps in (8, 29, 30)] == [0, 9, 30]
+    assert first.lay_trunk(KEY, 99, to=other) == 30, "it is there"
+    trained, fresh = module(30), module(0)
+    assert other.load_trunk(KEY, 99, fresh) and same(trained, fresh)
+    flip_a_weight_bit(tmp_path / "first" / f"{KEY}-100.safetensors")
+    assert first.lay_trunk(KEY, 1000, to=other) == 30
+    other.save_trunk(KEY, module(50), replace(KEPT, steps=50), state())
+    assert first.lay_trunk(KEY, 1000, to=other) == 0, "a longer one is there"
+    assert sorted(path.stem.partition("-")[2] for path in (tmp_path / "other").iterdir()) == ["30", "50", "9"]
+
+
 def test_the_score_is_read_without_the_weights(tmp_path: Path) -> None:
     store = WeightStore(tmp_path)
     assert store.score(KEY) is None
