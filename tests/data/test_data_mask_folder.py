@@ -728,7 +728,7 @@ def test_labelled_pixels_that_the_centre_crop_takes_are_told(white: int, tmp_pat
     square = InputSize.square(16)
     share = 100 * (12 * 20 * 10 + 20 * 5) / (12 * 600 + 20 * 5)
     told = (
-        f"data {root}: {share:.1f} % of the labelled pixels lie outside the centre crop to 16x16 px: neither trained "
+        f"data {root}: {share:.1f} % of the labelled pixels lie outside the centre crop to 16 px: neither trained "
         "on nor scored, which leaves 1 of 13 images without any; --set data.fit=pad keeps all"
     )
     for memory in ("ram", "ram", "disk"):  # the second time from the cache
