@@ -38,7 +38,7 @@ def entropy_threshold(counts: Counts, largest: float) -> float:
     if weights.sum() == 0:  # all values are zero
         return largest
     bins = len(weights)
-    stops = (*range(LEVELS, bins, _THRESHOLD_STEP), bins)
+    stops: list[int] = [*range(LEVELS, bins, _THRESHOLD_STEP), bins]
     divergences = [_divergence(weights, stop) for stop in stops]
     # Of equally good ranges the widest wins, since it clips least.
     best = len(divergences) - 1 - int(np.argmin(divergences[::-1]))

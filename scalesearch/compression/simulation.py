@@ -51,7 +51,7 @@ class Simulation:
             skip: Names of the weights (`stem.0.weight`) of layers that stay in float.
 
         Raises:
-            StageFailed: The module cannot be traced, it runs a layer twice, or it gives one something else than one input.
+            StageFailed: The module cannot be traced, runs a layer twice, or does not give it one input.
         """
         self._numbers = numbers_of(quantization, profile)
         per_channel = quantization.weights == "per_channel"

@@ -11,7 +11,7 @@ from scalesearch.values.record import MeasuredTrial
 def made_pruning(record: MeasuredTrial, file: Path) -> Pruning:
     """Return the candidate's pruning without what had no effect on its network.
 
-    Shares of channels and blocks may round to none, which shows in the number of multiply-accumulates, and 2:4 zeros are
+    Shares of channels and blocks may round to none, which shows in the number of multiply-accumulates; 2:4 zeros are
     made in wide layers only.
 
     Args:

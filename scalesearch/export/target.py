@@ -184,7 +184,7 @@ def _study_names() -> frozenset[str]:
 
     return frozenset(
         (
-            "records", "models", "weights", "exported", "twins", "untrained", "artifacts", "logs", "plans", "histograms",
-            "pictures", "parent", CONFIRMED,
+            "records", "models", "weights", "exported", "twins", "untrained", "artifacts", "logs", "plans",
+            "histograms", "pictures", "parent", CONFIRMED,
         )
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """What of 2:4 zeros that were asked for a file really holds."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ ASKED = Pruning(channel_fraction=0.5, sparsity="2:4")
 DENSE = Pruning(channel_fraction=0.5)
 
 
-def _file(folder: Path, *weights: NDArray[np.generic]) -> Path:
+def _file(folder: Path, *weights: NDArray[Any]) -> Path:
     tensors = [numpy_helper.from_array(values, f"weight_{place}") for place, values in enumerate(weights)]
     graph = helper.make_graph([], "weights", [], [], tensors)
     path = folder / "model.onnx"
@@ -31,7 +32,7 @@ def _weight(*shape: int, zeros: bool = True) -> NDArray[np.float32]:
 
 
 WIDE = _weight(256, 256)
-KINDS = {
+KINDS: dict[str, NDArray[Any]] = {
     "linear": WIDE,
     "MatMul": np.ascontiguousarray(WIDE.T),
     "convolution": _weight(256, 320, 3, 3),

@@ -180,10 +180,10 @@ def test_a_sampler_that_gave_way_is_told(folder: Path, monkeypatch: pytest.Monke
     settings = replace(study.session.settings, sampler="growth")
     study = replace(study, session=replace(study.session, settings=settings, sampler_gives_way=True))
     assert "<dd>growth, budget" in machine(study)
-    assert "The study's last sampler, growth, chooses by such a model." in outlook_section.outlook(study)
+    assert "last sampler, growth, chooses by such a model." in outlook_section.outlook(study)
     monkeypatch.setattr("scalesearch.values.session.MANY_TRIALS", 20)
     assert "<dd>growth, tpe beyond 1,000 trials, budget" in machine(study)
-    assert "The study's last sampler, tpe, does not use it." in outlook_section.outlook(study)
+    assert "last sampler, tpe, does not use it." in outlook_section.outlook(study)
 
 
 def test_what_a_limit_of_latency_saved_is_told_beside_the_training(folder: Path, make_record: MakeRecord) -> None:

@@ -87,8 +87,8 @@ def test_a_short_training_is_said_and_what_to_do_about_it(make_record: MakeRecor
         (
             Pruning(channel_fraction=0.25, block_fraction=0.3),
             Pruning(),
-            "none (asked: 25 % of the channels (l2, uniform), which rounds to no channel; 30 % of the blocks, which rounds "
-            "to no block)",
+            "none (asked: 25 % of the channels (l2, uniform), which rounds to no channel; 30 % of the blocks, which "
+            "rounds to no block)",
         ),
         (
             Pruning(channel_fraction=0.5, rounds=2, sparsity="2:4"),

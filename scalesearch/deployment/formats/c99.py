@@ -31,7 +31,7 @@ _TOLERANCE_OF_SPREAD: Final = {"fp32": 1e-3, "int8": 0.1}
 _TOLERANCE_OF_SIZE: Final = 1e-5
 _LEAST_SPREAD: Final = 1e-4
 _MOST_NUMBERS: Final = 2_000_000
-"""So many numbers of images and answers the self-test may hold, about 25 MB of text; beyond that it gets fewer images."""
+"""So many numbers of images and answers the self-test may hold, about 25 MB of text: of large images it gets fewer."""
 
 
 class C99(Format):
@@ -116,7 +116,7 @@ class C99(Format):
 
 def _fitting(images: NDArray[np.float32], expected: NDArray[np.float32]) -> int:
     """Return the number of images, at least 1, that the self-test holds with their answers."""
-    return min(len(images), max(1, _MOST_NUMBERS // (images[0].size + expected[0].size)))
+    return min(len(images), max(1, _MOST_NUMBERS * len(images) // (images.size + expected.size)))
 
 
 def _holds_halves(proto: onnx.ModelProto) -> bool:
