@@ -19,9 +19,7 @@ DRAWS_ITS_START: frozenset[SamplerName] = frozenset({"nsga2"})
 For the other samplers, the random start is counted without siblings (see `by_chance`)."""
 
 
-def samplers_of_runs(
-    sampler: SamplerName, stored: Session | None, *, searches: bool
-) -> tuple[SamplerName, ...] | None:
+def samplers_of_runs(sampler: SamplerName, stored: Session | None, *, searches: bool) -> tuple[SamplerName, ...] | None:
     """Return `Session.samplers` for a run with this sampler; where the first ones are not known, that stays so.
 
     Args:

@@ -52,9 +52,7 @@ def test_what_repeats_another_trial_is_not_counted_with_it(tmp_path: Path, make_
     assert "few images (1 trial)" in lines
 
 
-def test_failures_are_told_by_stage_whatever_their_reasons_begin_with(
-    tmp_path: Path, make_record: MakeRecord
-) -> None:
+def test_failures_are_told_by_stage_whatever_their_reasons_begin_with(tmp_path: Path, make_record: MakeRecord) -> None:
     store, failed = RecordStore(tmp_path), make_record(0, top1=None, reason="train: the loss is not finite")
     again = repeat(failed, 1, failed.candidate)
     left, bug = given_up_on(3, failed.candidate), replace(failed, trial=4, reason="bug: KeyError")
