@@ -132,9 +132,10 @@ def confirmed_figure(study: StudyContents) -> Figure:
         _marks("confirmed, test", moves, test, (INK, "x-thin-open")) | {"mode": "markers"},
     ]
     records = [move.record for move in moves]
+    latencies = ticks(records, also_ms=[move.latency.p50_ms for move in moves])
     axes = layout(
         title="Searched and confirmed",
-        x={"type": "log", "title": {"text": f"{latency_axis(records)} (log scale)"}} | ticks(records),
+        x={"type": "log", "title": {"text": f"{latency_axis(records)} (log scale)"}} | latencies,
         y={"title": {"text": f"{score_axis(records)}, %"}},
     )
     return {"data": data if moves else [], "layout": axes}

@@ -130,15 +130,20 @@ def importance_figure(entries: Sequence[AxisImportance], metric: str) -> Figure:
     }
 
 
-def ticks(records: Iterable[TrialRecord]) -> dict[str, Any]:
+def ticks(records: Iterable[TrialRecord], *, also_ms: Iterable[float] = ()) -> dict[str, Any]:
     """Return ticks with whole values: plotly's own on a log axis are bare digits (`2`, `3` after `1` for 20 and 30).
 
     Where latencies differ by less than a factor of `_NEAR`, round values at equal distances lie between them.
+
+    Args:
+        records: The trials whose latencies are drawn.
+        also_ms: Further latencies that the figure shows.
     """
     latencies = [record.latency.p50_ms for record in records if record.latency]
     if not latencies:
         return {}
-    low, high = min(latencies), max(latencies)
+    every = [*latencies, *also_ms]
+    low, high = min(every), max(every)
     digits: tuple[float, ...] = (1, 2, 5)
     if high / low < 30:
         digits = (1, 1.5, 2, 3, 5, 7) if high / low > 4 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)

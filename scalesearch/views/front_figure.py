@@ -48,14 +48,17 @@ def front_figure(
     places = _label_places(front, measured)
     data += [_members(front, precision, places) for precision in STYLES]
     data += [_mark(base, "base network", "star", "#000000", 15), _mark(knee, "knee", "circle-open", INK, 22)]
+    limit_ms = latency_limit_ms(measured)
+    limits_ms = [] if limit_ms is None else [limit_ms]
+    latencies = ticks(measured, also_ms=limits_ms)
     ending = f", knee: trial {knee.trial}" if knee else "" if front else ": no feasible trial yet"
     return {
         "data": [trace for trace in data if trace["x"]],
         "layout": layout(
             title=f"Feasible front{ending}",
-            x={"type": "log", "title": {"text": f"{latency_axis(measured)} (log scale)"}} | ticks(measured),
+            x={"type": "log", "title": {"text": f"{latency_axis(measured)} (log scale)"}} | latencies,
             y={"title": {"text": f"{score_axis(measured)}, %"}},
-            shapes=_limit_line(measured),
+            shapes=[_limit_line(limit_ms) for limit_ms in limits_ms],
         ),
     }
 
@@ -170,8 +173,6 @@ def _mark(record: TrialRecord | None, name: str, symbol: str, colour: str, size:
     return _points([record] if record else [], name) | {"marker": marker}
 
 
-def _limit_line(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    limit_ms = latency_limit_ms(records)
+def _limit_line(limit_ms: float) -> dict[str, Any]:
     dash = {"color": FAINT, "width": 1.5, "dash": "dot"}
-    line = {"type": "line", "x0": limit_ms, "x1": limit_ms, "y0": 0, "y1": 1, "yref": "paper", "line": dash}
-    return [] if limit_ms is None else [line]
+    return {"type": "line", "x0": limit_ms, "x1": limit_ms, "y0": 0, "y1": 1, "yref": "paper", "line": dash}

@@ -137,6 +137,16 @@ def test_ticks_of_near_latencies_are_few_round_and_apart(make_record: MakeRecord
     assert 1.0 in same["tickvals"]
 
 
+def test_ticks_go_by_all_that_the_axis_shows(make_record: MakeRecord) -> None:
+    near = [make_record(0, p50_ms=0.131), make_record(1, p50_ms=0.135)]
+    far = ticks(near, also_ms=[0.27])["ticktext"]
+    assert "0.132" not in far and {"0.15", "0.2", "0.25"} <= set(far)
+    # The limit of latency is twice the first of them.
+    assert front_figure(near)["layout"]["xaxis"]["ticktext"] == ticks(near, also_ms=[0.262])["ticktext"] == far
+    free = [replace(record, limits=()) for record in near]
+    assert "0.132" in front_figure(free)["layout"]["xaxis"]["ticktext"]
+
+
 def test_short_trainings_are_marked_and_are_no_members(make_record: MakeRecord) -> None:
     best = make_record(0, top1=0.9, p50_ms=1.0)
     whole = replace(make_record(1, top1=0.5, p50_ms=2.0), full_updates=best.candidate.recipe.steps)
