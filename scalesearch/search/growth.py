@@ -132,8 +132,8 @@ class Room(Protocol):
 
 def unfinished(belief: Belief, known: Collection[Candidate]) -> list[Candidate]:
     """Return, in full length, the members of the believed front that were trained only in part; fastest first."""
-    believed = belief.believed()
-    return [each for each in undominated(believed, lambda each: believed[each]) if each not in known]
+    front = undominated(belief.believed().items(), lambda each: each[1])
+    return [candidate for candidate, _ in front if candidate not in known]
 
 
 def pool_of_lengths(
