@@ -10,7 +10,7 @@ import pytest
 from made_up_table import made_up_table
 from optuna.trial import TrialState
 from replay import compare_samplers
-from replay.ask_seconds import growth_seconds, stored_candidates
+from replay.ask_seconds import growth_seconds, proposed, shipped_space, stored_candidates, stored_observations
 from replay.compare_samplers import quartiles, reached, report, search, targets_of
 from replay.samplers import LIMIT, SEARCHES, OptunaSearch, Search, missing
 from replay.session import InARow, Observed, Replay
@@ -182,7 +182,28 @@ def test_what_is_stored_for_timing_lies_in_the_space() -> None:
         trial_parameters(cheapest(table_space()), table_space()).keys()
         >= trial_parameters(candidates[0], table_space()).keys()
     )
-    assert all(each > 0 for each in growth_seconds(candidates, 2))
+
+
+def test_growth_is_timed_as_a_run_asks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = shipped_space()
+    *observed, running = stored_observations(space, 31)
+    assert {each.candidate.recipe.steps for each in observed} == set(space.lengths) == {240, 480, 960}
+    found = proposed(space, observed, running.candidate, 0)
+    assert found
+    assert found not in {running.candidate, *(each.candidate for each in observed)}
+    asked = list[dict[str, Any]]()
+
+    def note(*given: Any, **named: Any) -> Candidate | None:
+        asked.append(named | {"observed": len(given[1])})
+        return propose(*given, **named)
+
+    monkeypatch.setattr("replay.ask_seconds.propose", note)
+    assert all(each > 0 for each in growth_seconds(20, 2))
+    assert [each["observed"] for each in asked] == [20, 21]
+    for each in asked:
+        assert each["lengths"] == space.lengths
+        assert len(each["running"]) == 1
+        assert each["room"]
 
 
 def test_candidates_in_a_row_that_cost_no_training_are_counted_as_in_a_run() -> None:
