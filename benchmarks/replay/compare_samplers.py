@@ -15,6 +15,7 @@ The rule, written down before any run on a real table:
   `--trainings` of them (at most all networks of the table), or when it proposes nothing new any more.
 * Minutes are CPU seconds of one worker: trunks (once a search), branches, exports, quantization, scores, timing. The
   seconds that a sampler thinks are not among them; they are printed beside.
+* No search is told the reference point, nor which networks a thinned table has (`replay.samplers`).
 * Targets: the median over the seeds of TPE's value at its last training, the same of NSGA-II, and 95 % and 99 % of
   the best possible, since 100 trainings may be most of a table. A search has reached a target at its first training
   with at least that value. Median and quartiles count searches that never reach it as infinitely long.

@@ -11,6 +11,7 @@ The rule, written down before any run:
   of a trunk, one is each network's own) and its latency with that of a process. It is judged by the fit without noise.
 * Value, minutes and trainings are those of `replay.compare_samplers`: the hypervolume of all that it observed as a
   fraction of the best possible, the front of 50,000 random candidates and of all that any search found.
+* No search is told the reference point of that hypervolume.
 * `global` chooses among the candidates whose stages are scaled alike (4 resolutions, 5 widths, 2 depths, 2 kernels; the
   stem stays as it is in both), all others among all candidates. Too many MACs cost nothing, as in a run.
 """
@@ -111,9 +112,7 @@ class LargeReplay:
         return float(np.random.default_rng([self._seed, *name.encode()]).standard_normal())
 
 
-def searched(
-    replay: LargeReplay, space: SearchSpace, name: SamplerName, *, seed: int, trainings: int, reference: Point
-) -> float:
+def searched(replay: LargeReplay, space: SearchSpace, name: SamplerName, *, seed: int, trainings: int) -> float:
     """Let a sampler search until so many networks are trained; return the seconds that an ask took in the mean.
 
     The first candidate is the cheapest one, and a random start follows, uncut for `growth`, as in a run.
@@ -124,7 +123,6 @@ def searched(
         name: The sampler.
         seed: Of all random numbers.
         trainings: How many networks are trained.
-        reference: The worst (accuracy, milliseconds) of the hypervolume.
     """
     study = optuna.create_study(directions=["maximize", "minimize"])
     asked, free, spent_s, random = 0, 0, 0.0, np.random.default_rng([seed, 4])
@@ -137,7 +135,7 @@ def searched(
         elif name == "growth" and start:
             queued = replace(drawn(space, random), pruning=Pruning())
         elif name == "growth":
-            queued = _proposed(replay, space, seed * 100_003 + asked, reference)
+            queued = _proposed(replay, space, seed * 100_003 + asked)
         if queued:
             study.enqueue_trial(trial_parameters(queued, space))
         kind: SamplerName = "random" if start or name == "growth" else name
@@ -155,13 +153,14 @@ def searched(
     return spent_s / asked
 
 
-def _proposed(replay: LargeReplay, space: SearchSpace, seed: int, reference: Point) -> Candidate | None:
+def _proposed(replay: LargeReplay, space: SearchSpace, seed: int) -> Candidate | None:
+    """Return what `growth` proposes: as in a run, by a hypervolume of its own."""
     observed = [
         Observation(candidate=candidate, score=each.score, p50_ms=each.p50_ms)
         for candidate, each in replay.observed.items()
     ]
     return propose(
-        space, observed, running=(), cost=in_trainings(space, replay.observed), seed=seed, reference=reference,
+        space, observed, running=(), cost=in_trainings(space, replay.observed), seed=seed,
         is_open=lambda each: each not in replay.observed and not replay.is_refused(each),
     )  # fmt: skip
 
@@ -224,7 +223,7 @@ def compare(
             replay = (AlikeReplay if name == "global" else LargeReplay)(surrogate, limit, seed)
             own = alike(space) if name == "global" else space
             sampler: SamplerName = "growth" if name == "global" else name  # type: ignore[assignment]
-            ask_s = searched(replay, own, sampler, seed=seed, trainings=trainings, reference=reference)
+            ask_s = searched(replay, own, sampler, seed=seed, trainings=trainings)
             runs.append({"sampler": name, "seed": seed, "replay": replay, "ask_s": ask_s})
     front = undominated([*truths, *(each for run in runs for each in run["replay"].truth.values())], lambda each: each)
     best = hypervolume(front, reference)

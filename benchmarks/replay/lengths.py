@@ -12,7 +12,9 @@ The rule, written down before any run on a real table:
 * The members at full length are observed with the validation accuracy of one seed. What is then undominated is handed
   over, and judged by the truth at full length: the hypervolume as a fraction of the best possible.
 
-The searches; all begin alike and choose by the program's model of accuracy and latency, and by cost in seconds:
+The searches; all begin alike and choose by the program's model of accuracy and latency, by a hypervolume of its own as
+in a run, and by cost in seconds. All choose among the points of the table alone: that spares them the networks which a
+thinned table lacks, but no search more than another:
 
 * flat N: every candidate is trained for N updates;
 * halving: candidates start at the shortest length; of every three that stand at a length, the one that lies nearest to
@@ -218,7 +220,6 @@ class Flat:
 
     def __init__(self, lengths: Lengths, seed: int, *, steps: int) -> None:
         self._lengths, self._steps = lengths, steps
-        self._reference = lengths.by_steps[steps].reference
         self._start = Start(lengths, seed).places
         self._random = np.random.default_rng([seed, 3])
 
@@ -240,7 +241,8 @@ class Flat:
         pool = [(place, self._steps) for place in self._random.permutation(open_places)[:POOL].tolist()]
         own = {work: seen for work, seen in session.observed.items() if work[1] == self._steps}
         belief = Belief(table_space(), observations(self._lengths, own))
-        growth = belief.growth([self._lengths.candidates[work] for work in pool], self._reference)
+        candidates = [self._lengths.candidates[work] for work in pool]
+        growth = belief.growth(candidates, belief.reference(candidates))
         return pool[int(np.argmax(growth / expected_seconds(session, pool)))]
 
     def front(self, session: Session) -> list[int]:
@@ -339,8 +341,8 @@ class ByBelief:
         return self._best(session, [work for work in works if work not in session.observed])
 
     def _best(self, session: Session, pool: Sequence[Work]) -> Work:
-        candidates, reference = [self._lengths.candidates[work] for work in pool], self._lengths.last.reference
-        worth = self._belief(session).promise(candidates, reference) / expected_seconds(session, pool)
+        candidates, belief = [self._lengths.candidates[work] for work in pool], self._belief(session)
+        worth = belief.promise(candidates, belief.reference(candidates)) / expected_seconds(session, pool)
         return pool[int(np.argmax(worth))]
 
     def front(self, session: Session) -> list[int]:

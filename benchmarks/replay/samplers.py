@@ -1,9 +1,12 @@
 """The searches that are compared, by name: each is asked for a place in the table and told what is observed there.
 
-Optuna's samplers are made by the program's own `make_sampler`, and asked by the rules of a run: the cheapest candidate
-first, a random start, random draws after four candidates in a row that taught nothing, and an end after twenty in a row
-that needed no training. A combination above the limit of MACs is told as a run tells it, and costs nothing. In a
-thinned table, the nearest network that is there stands in, and the sampler is told the parameters of that one.
+Optuna's samplers are made by the program's own `make_sampler`, and `growth` proposes by the program's own `propose`.
+All are asked by the rules of a run: the cheapest candidate first, a random start, random draws after four candidates
+in a row that taught nothing, and an end after twenty in a row that needed no training (another precision of a trained
+network counts a fifth). All choose from the whole space. A combination above the limit of MACs is told as a run tells
+it, and costs nothing. In a thinned table, the nearest network that is there stands in, and the sampler is told the
+parameters of that one. Only `growth-table-only` and `exact-macs` choose among the networks of the table alone, which
+spares them the networks that stand in: where the table is thinned, do not compare them with the others.
 """
 
 import importlib.util
@@ -15,15 +18,14 @@ from typing import Any, Final, Protocol
 import optuna
 from optuna.trial import TrialState
 
-from replay.session import Observed, Replay
-from replay.shapes import place_in, shape_of, table_space, values_of
+from replay.session import InARow, Observed, Replay
+from replay.shapes import shape_of, table_space
+from replay.stand_ins import StandIns
 from replay.strategy import GrowthSearch, ProposedSearch
 from replay.table import Table
 from scalesearch.analysis.baselines import DRAWS_ITS_START, RANDOM_START
 from scalesearch.host import computing_threads
-from scalesearch.search.asking import BY_CHANCE_AFTER
-from scalesearch.search.ledger import FREE_IN_A_ROW
-from scalesearch.search.samplers import LEARNS_FROM_REJECTED, make_sampler
+from scalesearch.search.samplers import make_sampler
 from scalesearch.spaces.suggest import cheapest, suggest, trial_parameters
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.settings import SamplerName
@@ -54,28 +56,27 @@ class OptunaSearch:
     def __init__(self, table: Table, seed: int, *, name: str) -> None:
         self._table, self._seed, self._name = table, seed, name
         self._space = table_space()
-        self._values = values_of(self._space)
+        self._stand_ins = StandIns(table)
         with _quiet():
             self.study = optuna.create_study(directions=["maximize", "minimize"])
             """Kept in memory."""
         self.study.enqueue_trial(trial_parameters(cheapest(self._space), self._space))
         self._trial: optuna.Trial | None = None
         self._stands_in = -1
-        self._number, self._free, self._taught_nothing = 0, 0, 0
+        self._number, self._in_a_row = 0, InARow()
 
     def ask(self, replay: Replay) -> int | None:
         """Return the place of the sampler's next candidate that is within the limits; None at the end of the search."""
-        while self._free < FREE_IN_A_ROW:
+        while not self._in_a_row.ended:
             trial, candidate = self._next()
-            shape = shape_of(candidate)
-            if shape in self._table.rejected:
+            if self._stand_ins.is_rejected(candidate):
                 self._reject(trial, candidate)
                 continue
             self._trial, self._stands_in = trial, -1
-            key = (self._table.equal.get(shape, shape), candidate.quantization.precision)
-            if key in self._table.places:
-                return self._table.places[key]
-            self._stands_in = self._nearest(candidate)
+            own = self._stand_ins.own(candidate)
+            if own is not None:
+                return own
+            self._stands_in = self._stand_ins.nearest(candidate)
             return self._stands_in
         return None
 
@@ -89,8 +90,7 @@ class OptunaSearch:
         else:
             self._trial.set_constraint(LIMIT, self._excess(place))
             self.study.tell(self._trial, values)
-        self._free = 0 if observed.charged else self._free + 1
-        self._taught_nothing = 0 if observed.charged else self._taught_nothing + 1
+        self._in_a_row.add(observed)
 
     def skip_start(self) -> None:
         """Let the sampler itself be asked from now on, as if the random start were over."""
@@ -106,9 +106,8 @@ class OptunaSearch:
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
         name: Any = self._name
-        idle = self._taught_nothing if name in LEARNS_FROM_REJECTED else self._free
         start = name not in DRAWS_ITS_START and self._number < RANDOM_START.get(name, RANDOM_START["gp"])
-        if start or idle >= BY_CHANCE_AFTER:
+        if start or self._in_a_row.by_chance(name):
             name = "random"
         number = len(self.study.get_trials(deepcopy=False))
         if name == BOTORCH:
@@ -122,20 +121,10 @@ class OptunaSearch:
         limit = self._space.limits.max_macs or math.inf
         trial.set_constraint(LIMIT, self._table.macs[shape_of(candidate)] / limit - 1)
         self.study.tell(trial, state=TrialState.PRUNED)
-        self._free, self._taught_nothing = self._free + 1, 0
+        self._in_a_row.add_rejected()
 
     def _excess(self, place: int) -> float:
         return self._table.points[place].macs / (self._space.limits.max_macs or math.inf) - 1
-
-    def _nearest(self, candidate: Candidate) -> int:
-        """Return the place of the nearest network in the table, in the candidate's precision if it is there."""
-        wanted, precision = place_in(self._values, shape_of(candidate)), candidate.quantization.precision
-
-        def distance(place: int) -> tuple[float, bool]:
-            point = self._table.points[place]
-            return math.dist(wanted, place_in(self._values, point.shape)), point.precision != precision
-
-        return min(range(len(self._table.points)), key=distance)
 
     def _add(self, asked: optuna.Trial, place: int, values: list[float]) -> None:
         """Add a finished trial with the parameters of the network at `place`, and what the sampler noted at `asked`."""
@@ -175,6 +164,7 @@ SEARCHES: Final[dict[str, Callable[[Table, int], Search]]] = {
     "growth-cut-start": lambda table, seed: ProposedSearch(table, seed, uncut=False),
     "growth-spread": lambda table, seed: ProposedSearch(table, seed, spread=True),
     "growth-start-10": lambda table, seed: ProposedSearch(table, seed, start=10),
+    "growth-table-only": lambda table, seed: ProposedSearch(table, seed, table_only=True),
     "exact-macs": lambda table, seed: GrowthSearch(table, seed),
     "exact-macs-spread": lambda table, seed: GrowthSearch(table, seed, spread=True),
     "exact-macs-timed": lambda table, seed: GrowthSearch(table, seed, measured=True),

@@ -1,12 +1,15 @@
 """One replayed search: what it has observed so far, and what that would have cost."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from replay.shapes import Shape
 from replay.table import Table
 from scalesearch.analysis.front import undominated
+from scalesearch.search.asking import BY_CHANCE_AFTER
+from scalesearch.search.ledger import FREE_IN_A_ROW, MEASURED
+from scalesearch.search.samplers import LEARNS_FROM_REJECTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +22,8 @@ class Observed:
     """Latency in one process."""
     charged: bool
     """Whether the network had to be trained; it need not be if it was trained before, in this or another precision."""
+    repeated: bool = False
+    """Whether the point was observed before, so that nothing was done for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +73,7 @@ class Replay:
         """Train (if need be), score and time a point; return what the search sees of it."""
         if place in self.observed:
             known = self.observed[place]
-            return Observed(score=known.score, p50_ms=known.p50_ms, charged=False)
+            return replace(known, charged=False, repeated=True)
         shape, spent = self.table.points[place].shape, self.table.seconds[place]
         charged = shape not in self._networks
         if shape.trunk not in self._trunks:
@@ -101,3 +106,28 @@ class Replay:
         places = list(self.observed)
         shown = undominated(places, lambda place: (self.observed[place].score, self.observed[place].p50_ms))
         return self.table.share(shown)
+
+
+class InARow:
+    """How many candidates in a row cost no training, counted as a run counts them (`Ledger.count`)."""
+
+    def __init__(self) -> None:
+        self._free, self._repeats = 0.0, 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the search ends because of them."""
+        return self._free >= FREE_IN_A_ROW
+
+    def by_chance(self, name: str) -> bool:
+        """Tell whether the sampler of that name is replaced by a random draw until it is told something new."""
+        return (self._repeats if name in LEARNS_FROM_REJECTED else self._free) >= BY_CHANCE_AFTER
+
+    def add_rejected(self) -> None:
+        """Count a candidate above a limit."""
+        self._free, self._repeats = self._free + 1, 0
+
+    def add(self, observed: Observed) -> None:
+        """Count what a candidate showed."""
+        self._free = 0.0 if observed.charged else self._free + (1 if observed.repeated else MEASURED)
+        self._repeats = self._repeats + 1 if observed.repeated else 0

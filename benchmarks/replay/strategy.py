@@ -1,4 +1,7 @@
-"""The strategy that is compared with Optuna's samplers: two Gaussian processes and the exact expected growth.
+"""What is compared with Optuna's samplers: the program's own `growth` (`ProposedSearch`), and a strategy by exact MACs.
+
+The latter (`GrowthSearch`) has two Gaussian processes and the exact expected growth, and chooses among the points of
+the table alone:
 
 * Accuracy is learnt over the positions on the axes (ordered), the precision and the logarithm of the MACs; the
   logarithm of the latency over the same and the logarithm of the parameters. MACs and parameters are exact before any
@@ -13,13 +16,16 @@
 """
 
 import math
-from typing import Final
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.session import Observed, Replay
+from replay.session import InARow, Observed, Replay
 from replay.shapes import PRECISIONS, place_in, table_space, values_of
+from replay.stand_ins import StandIns
 from replay.table import Table
 from scalesearch.analysis.baselines import RANDOM_START
 from scalesearch.analysis.belief import Features, Observation, depth_below_front
@@ -29,6 +35,10 @@ from scalesearch.analysis.gaussian_process import GaussianProcess, newest_and_be
 from scalesearch.analysis.log_linear import LogLinear
 from scalesearch.search.costs import Costs, in_trainings, trained_from
 from scalesearch.search.growth import propose
+from scalesearch.search.samplers import seed_of
+from scalesearch.spaces.moves import drawn
+from scalesearch.spaces.suggest import cheapest
+from scalesearch.values.candidate import Candidate, Pruning
 
 Array = NDArray[np.float64]
 
@@ -100,14 +110,20 @@ def reference_of(observed: tuple[Array, Array], expected: tuple[Array, Array]) -
     return float(scores.min() - BEYOND * np.ptp(scores)), float(log_ms.max() + BEYOND * np.ptp(log_ms))
 
 
-def spread_over_macs(table: Table, places: list[int], parts: int, random: np.random.Generator) -> list[int]:
-    """Return a place by chance from each of so many equal parts of the places, sorted by MACs."""
-    ordered = sorted(places, key=lambda place: table.points[place].macs)
-    return [int(random.choice(part)) for part in np.array_split(np.array(ordered), parts) if len(part)]
+_Item = TypeVar("_Item")
+
+
+def spread_over(
+    items: Iterable[_Item], macs: Callable[[_Item], int], parts: int, random: np.random.Generator
+) -> list[_Item]:
+    """Return an item by chance from each of so many equal parts of the items, sorted by MACs."""
+    ordered = sorted(items, key=macs)
+    places = (random.choice(part) for part in np.array_split(np.arange(len(ordered)), parts) if len(part))
+    return [ordered[int(place)] for place in places]
 
 
 class GrowthSearch:
-    """The strategy on a table.
+    """The strategy by exact MACs on a table, which chooses among its points alone.
 
     Args:
         table: The table.
@@ -155,13 +171,14 @@ class GrowthSearch:
 
     def _by_chance(self) -> list[int]:
         points = self._table.points
-        cheapest = min(range(len(points)), key=lambda place: (points[place].shape.cut > 0, points[place].macs))
+        first = min(range(len(points)), key=lambda place: (points[place].shape.cut > 0, points[place].macs))
         others = self._random.permutation(len(points)).tolist()
-        return [cheapest, *(place for place in others if place != cheapest)][:START]
+        return [first, *(place for place in others if place != first)][:START]
 
     def _spread(self) -> list[int]:
-        fp32 = [place for place, point in enumerate(self._table.points) if point.precision == "fp32"]
-        return spread_over_macs(self._table, fp32, START, self._random)
+        points = self._table.points
+        fp32 = [place for place, point in enumerate(points) if point.precision == "fp32"]
+        return spread_over(fp32, lambda place: points[place].macs, START, self._random)
 
     def _pool(self, replay: Replay) -> NDArray[np.int64]:
         """Return up to `POOL` places that were not observed, without repeats."""
@@ -186,7 +203,11 @@ class GrowthSearch:
 
 
 class ProposedSearch:
-    """The program's own sampler `growth` on a table: it chooses among all points of the table that were not observed.
+    """The program's own sampler `growth` on a table, asked as a run asks it: it does not know which networks are there.
+
+    It chooses from the whole space within the limits, by a hypervolume of its own. Where the table lacks a network, the
+    nearest one stands in, and is what the search learns of. The network that was asked for is not asked for again, like
+    one that fails in a run.
 
     Args:
         table: The table.
@@ -195,6 +216,7 @@ class ProposedSearch:
         by_time: Whether a candidate's cost counts in seconds, not in trainings.
         start: Number of points before the model.
         spread: Whether the first points are spread over the MACs: the cheapest, then one of each part of the rest.
+        table_only: Whether the model chooses among the points of the table alone.
     """
 
     def __init__(
@@ -206,37 +228,67 @@ class ProposedSearch:
         by_time: bool = False,
         start: int = GROWTH_START,
         spread: bool = False,
+        table_only: bool = False,
     ) -> None:
-        self._by_time, self._first = by_time, start
+        self._by_time, self._table_only = by_time, table_only
         self._table, self._space, self._seed = table, table_space(), seed
-        self._candidates = [point.shape.candidate(steps=240, precision=point.precision) for point in table.points]
-        self._place_of = {candidate: place for place, candidate in enumerate(self._candidates)}
+        self._stand_ins, self._in_a_row = StandIns(table), InARow()
+        steps = cheapest(self._space).recipe.steps
+        self._candidates = [point.shape.candidate(steps=steps, precision=point.precision) for point in table.points]
+        self._replaced, self._asked = set[Candidate](), 0
         self._random = np.random.default_rng([seed, 2])
-        self._start = self._by_chance(uncut=uncut, spread=spread)
+        others = self._spread(start - 1, uncut=uncut) if spread else self._by_chance(start - 1, uncut=uncut)
+        self._start = [cheapest(self._space), *others]
 
     def ask(self, replay: Replay) -> int | None:
-        """Return the place of the next point in the table; None if all were observed."""
-        while self._start:
-            place = self._start.pop(0)
-            if place not in replay.observed:
-                return place
-        unseen = [place for place in range(len(self._candidates)) if place not in replay.observed]
-        if not unseen:
-            return None
-        observed = [
-            Observation(candidate=self._candidates[place], score=each.score, p50_ms=each.p50_ms)
-            for place, each in replay.observed.items()
-        ]
-        pool = self._random.permutation(unseen)[:POOL].tolist()
-        chosen = propose(
-            self._space, observed, running=(), cost=self._cost(replay, observed), is_open=lambda _: True, seed=0,
-            pool=[self._candidates[place] for place in pool], reference=self._table.reference,
-        )  # fmt: skip
-        assert chosen
-        return self._place_of[chosen]
+        """Return the place of the next candidate that is within the limits; None at the end of the search."""
+        while not self._in_a_row.ended:
+            candidate = self._next(replay)
+            self._asked += 1
+            if self._stand_ins.is_rejected(candidate):
+                self._in_a_row.add_rejected()
+                continue
+            own = self._stand_ins.own(candidate)
+            if own is not None:
+                return own
+            self._replaced.add(candidate)
+            return self._stand_ins.nearest(candidate)
+        return None
 
     def tell(self, place: int, observed: Observed) -> None:
-        """Do nothing: what was observed is read from the replay."""
+        """Count what cost no training; the rest of what was observed is read from the replay."""
+        self._in_a_row.add(observed)
+
+    def _next(self, replay: Replay) -> Candidate:
+        if self._start:
+            return self._start.pop(0)
+        proposed = None if self._in_a_row.by_chance("growth") else self._proposed(replay)
+        return proposed or drawn(self._space, self._random)
+
+    def _proposed(self, replay: Replay) -> Candidate | None:
+        observed = [
+            Observation(
+                candidate=self._candidates[place],
+                score=each.score,
+                p50_ms=each.p50_ms,
+                macs=self._table.points[place].macs,
+            )
+            for place, each in replay.observed.items()
+        ]
+
+        def is_open(candidate: Candidate) -> bool:
+            known = candidate in self._replaced or self._stand_ins.own(candidate) in replay.observed
+            return not known and not self._stand_ins.is_rejected(candidate)
+
+        return propose(
+            self._space, observed, running=(), cost=self._cost(replay, observed), is_open=is_open,
+            seed=seed_of(self._seed, self._asked), pool=self._of_table(replay) if self._table_only else (),
+        )  # fmt: skip
+
+    def _of_table(self, replay: Replay) -> list[Candidate]:
+        """Return up to `POOL` points of the table that were not observed."""
+        unseen = [place for place in range(len(self._candidates)) if place not in replay.observed]
+        return [self._candidates[place] for place in self._random.permutation(unseen)[:POOL].tolist()]
 
     def _cost(self, replay: Replay, observed: list[Observation]) -> Costs:
         known = [each.candidate for each in observed]
@@ -251,11 +303,21 @@ class ProposedSearch:
             training=lambda candidate: float(model.predict(Features(self._space).of([candidate]))[0]),
         )
 
-    def _by_chance(self, *, uncut: bool, spread: bool) -> list[int]:
-        points = self._table.points
-        cheapest = min(range(len(points)), key=lambda place: (points[place].shape.cut > 0, points[place].macs))
-        others = [place for place in self._random.permutation(len(points)).tolist() if place != cheapest]
-        kept = [place for place in others if not (uncut and points[place].shape.cut)]
-        if spread:
-            kept = self._random.permutation(spread_over_macs(self._table, kept, self._first - 1, self._random)).tolist()
-        return [cheapest, *kept][: self._first]
+    def _by_chance(self, count: int, *, uncut: bool) -> list[Candidate]:
+        """Return candidates drawn as a run draws them: one twice, or one above a limit, may be among them."""
+        found = [drawn(self._space, self._random) for _ in range(count)]
+        return [replace(each, pruning=Pruning()) if uncut else each for each in found]
+
+    def _spread(self, count: int, *, uncut: bool) -> list[Candidate]:
+        """Return candidates within the limits that are spread over the MACs, in a random order."""
+        first, macs = cheapest(self._space), self._table.macs
+        kept = [each for each in macs if each not in self._table.rejected and not (uncut and each.cut)]
+        steps = first.recipe.steps
+        others = [
+            (candidate, macs[shape])
+            for shape in kept
+            for precision in PRECISIONS
+            if (candidate := shape.candidate(steps=steps, precision=precision)) != first
+        ]
+        found = spread_over(others, lambda each: each[1], count, self._random)
+        return [found[place][0] for place in self._random.permutation(len(found)).tolist()]

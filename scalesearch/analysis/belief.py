@@ -6,7 +6,7 @@ candidate's values on the axes of the space: multipliers as logarithms, other nu
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final
@@ -19,9 +19,9 @@ from scalesearch.analysis.expected_growth import expected_growth
 from scalesearch.analysis.front import REFERENCE, Point, reference_beyond
 from scalesearch.analysis.gaussian_process import GaussianProcess, newest_and_best
 from scalesearch.analysis.log_linear import LogLinear
-from scalesearch.spaces.axes import field_type
+from scalesearch.spaces.axes import Value, field_type
 from scalesearch.spaces.moves import free_axes
-from scalesearch.spaces.suggest import candidate_value
+from scalesearch.spaces.suggest import value_reader
 from scalesearch.values.candidate import Candidate, Quantization
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import LATENCY_LIMIT, NamedAxis, Range, SearchSpace
@@ -33,6 +33,10 @@ ROUNDING: Final = 1.05
 
 
 _MOST_TIMED: Final = 100
+_ALWAYS_TUNED: Final = 60
+"""With fewer observations, the kernels are tuned to all of them."""
+_TUNED_AGAIN: Final = 10
+"""From then on they are tuned again whenever the number of observations has grown by one part in so many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,24 +157,45 @@ class Features:
     """
 
     def __init__(self, space: SearchSpace) -> None:
-        self._axes = free_axes(space)
+        self._columns = tuple(columns for named in free_axes(space) for columns in _columns_of(named))
+
+    @property
+    def count(self) -> int:
+        """Number of columns."""
+        return len(self._columns)
 
     def of(self, candidates: Sequence[Candidate]) -> Array:
         """Return the features (n, columns) of n candidates."""
-        rows = [[number for named in self._axes for number in _columns(named, each)] for each in candidates]
-        return np.array(rows, dtype=np.float64).reshape(len(candidates), len(rows[0]) if rows else 0)
+        rows = [[column(each) for column in self._columns] for each in candidates]
+        return np.array(rows, dtype=np.float64).reshape(len(candidates), self.count)
 
 
-def _columns(named: NamedAxis, candidate: Candidate) -> list[float]:
-    value, axis = candidate_value(candidate, named.name), named.axis
+_Column = Callable[[Candidate], float]
+
+
+def _columns_of(named: NamedAxis) -> list[_Column]:
+    """Return what tells the numbers of a candidate on an axis: made once, since models ask by the ten thousand."""
+    value_of, axis = value_reader(named.name), named.axis
     if field_type(named.name) not in (int, float):
-        names = axis.values if not isinstance(axis, Range) else ()
-        return [float(value == name) for name in names[1:]]
-    ends = (axis.low, axis.high) if isinstance(axis, Range) else (min(axis.values), max(axis.values))
-    low, high, at = (float(number) for number in (*ends, value))
-    if low > 0 and at > 0:  # costs and often scores go by ratios
-        low, high, at = math.log(low), math.log(high), math.log(at)
-    return [(at - low) / (high - low)]
+        return [_is(value_of, name) for name in (axis.values if not isinstance(axis, Range) else ())[1:]]
+    low, high = (axis.low, axis.high) if isinstance(axis, Range) else (min(axis.values), max(axis.values))
+    return [_along(value_of, float(low), float(high))]
+
+
+def _is(value_of: Callable[[Candidate], Value], name: Value) -> _Column:
+    return lambda candidate: float(value_of(candidate) == name)
+
+
+def _along(value_of: Callable[[Candidate], Value], low: float, high: float) -> _Column:
+    if low <= 0:
+        return lambda candidate: (float(value_of(candidate)) - low) / (high - low)
+    log_low, log_span = math.log(low), math.log(high) - math.log(low)
+
+    def by_ratio(candidate: Candidate) -> float:
+        at = float(value_of(candidate))
+        return (math.log(at) - log_low) / log_span if at > 0 else (at - low) / (high - low)
+
+    return by_ratio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +211,12 @@ class Errors:
 
 class Belief:
     """Two models, fitted to observations.
+
+    Tuning the kernels to hundreds of observations takes seconds, and a fit with tuned kernels hundredths of a second;
+    and the more observations there are, the less does another one change the kernels. So they are tuned to all of
+    fewer than 60 observations, and later only when their number has grown by a tenth (`tuned_by`). In between the
+    kernels are those of the oldest observations up to that number, not those that somebody happened to use before:
+    equal observations give equal expectations, also in a new process, which tunes once more.
 
     Args:
         space: The search space.
@@ -205,25 +236,38 @@ class Belief:
         self.full_updates = full_updates
         self._features = Features(space)
         self._limit_ms = space.limits.max_latency_ms
-        columns = self._features.of([observations[0].candidate]).shape[1]
-        timed = timed[-_MOST_TIMED:]
-        self._timed_x = self._features.of([each.candidate for each in timed]).reshape(-1, columns)
-        self._timed_log_ms = np.log([each.p50_ms for each in timed])
-        self._score, self._log_ms = GaussianProcess(columns), GaussianProcess(columns)
-        self._learn(observations, tune=True)
+        count = self._features.count
+        self._score, self._log_ms = GaussianProcess(count), GaussianProcess(count)
+        self._timed = self._of_timed(timed)
+        self._read(observations)
+        self._tune(timed)
+        self._fit()
 
-    def _learn(self, observations: Sequence[Observation], *, tune: bool) -> None:
+    def _of_timed(self, timed: Sequence[Timed]) -> tuple[Array, Array]:
+        """Return features (n, columns) and log latencies (n,) of the newest of these candidates."""
+        newest = timed[-_MOST_TIMED:]
+        return self._features.of([each.candidate for each in newest]), np.log([each.p50_ms for each in newest])
+
+    def _read(self, observations: Sequence[Observation]) -> None:
         self.observations = tuple(observations)
-        self._x = x = self._features.of([each.candidate for each in observations])
+        self._x = self._features.of([each.candidate for each in observations])
         self.scores = np.array([each.score for each in observations])
         self.log_ms = np.log([each.p50_ms for each in observations])
-        kept = newest_and_best(x, depth_below_front(self.scores, self.log_ms))
-        self._score.fit(x[kept], self.scores[kept], tune=tune)
-        self._log_ms.fit(*self._with_timed(x[kept], self.log_ms[kept]), tune=tune)
 
-    def _with_timed(self, x: Array, log_ms: Array) -> tuple[Array, Array]:
-        """Return these features and latencies, with those of the candidates whose latency alone is known."""
-        return np.concatenate([self._timed_x, x]), np.concatenate([self._timed_log_ms, log_ms])
+    def _tune(self, timed: Sequence[Timed]) -> None:
+        """Tune the kernels to the oldest observations, as many as `tuned_by` tells."""
+        count, step = tuned_by(len(self._x))
+        x, scores, log_ms = self._x[:count], self.scores[:count], self.log_ms[:count]
+        kept = newest_and_best(x, depth_below_front(scores, log_ms))
+        self._score.tune(x[kept], scores[kept])
+        older = self._of_timed(timed[: len(timed) // step * step])
+        self._log_ms.tune(*_joined(older, (x[kept], log_ms[kept])))
+
+    def _fit(self) -> None:
+        kept = newest_and_best(self._x, depth_below_front(self.scores, self.log_ms))
+        self._score.fit(self._x[kept], self.scores[kept], tune=False)
+        self._log_ms.fit(*_joined(self._timed, (self._x[kept], self.log_ms[kept])), tune=False)
+        self._believed: dict[Candidate, Point] | None = None
 
     def supposing(self, candidates: Sequence[Candidate]) -> "Belief":
         """Return the belief that remains if the candidates turn out as expected: nothing changes but the doubt.
@@ -240,7 +284,8 @@ class Belief:
         ]
         other = copy.copy(self)
         other._score, other._log_ms = copy.copy(self._score), copy.copy(self._log_ms)
-        other._learn((*self.observations, *supposed), tune=False)
+        other._read((*self.observations, *supposed))
+        other._fit()
         return other
 
     def expect(self, candidates: Sequence[Candidate]) -> Expected:
@@ -257,8 +302,9 @@ class Belief:
 
         It is the usual one where no candidate and no observation is slow, and twice the slowest of them elsewhere.
         """
-        expected = self.expect(self._in_full(candidates)).log_ms[0] if candidates else np.empty(0)
-        slowest_ms = math.exp(max([*expected.tolist(), *self.log_ms.tolist()]))
+        x = self._features.of(self._in_full(candidates))
+        expected = self._log_ms.means(x).tolist() if candidates else []
+        slowest_ms = math.exp(max([*expected, *self.log_ms.tolist()]))
         return reference_beyond(slowest_ms)
 
     def growth(self, candidates: Sequence[Candidate], reference: Point = REFERENCE) -> Array:
@@ -293,15 +339,18 @@ class Belief:
         growth = self.growth(candidates, reference)
         return growth * self.correlation(candidates, self._in_full(candidates)) if self.full_updates else growth
 
-    def believed(self) -> dict[Candidate, Point]:
+    def believed(self) -> Mapping[Candidate, Point]:
         """Return the score in full length that is believed, and the latency observed, of each feasible candidate.
 
         A candidate that was trained by several lengths is there once, in full length, with its newest latency.
         """
-        shown = [each for each in self.observations if each.feasible]
-        full = self._in_full([each.candidate for each in shown])
-        scores = self.expect(full).score[0].tolist() if full else []
-        return {candidate: (score, each.p50_ms) for candidate, score, each in zip(full, scores, shown, strict=True)}
+        if self._believed is None:
+            shown = [each for each in self.observations if each.feasible]
+            full = self._in_full([each.candidate for each in shown])
+            scores = self._score.means(self._features.of(full)).tolist() if full else []
+            points = ((score, each.p50_ms) for score, each in zip(scores, shown, strict=True))
+            self._believed = dict(zip(full, points, strict=True))
+        return self._believed
 
     def _in_full(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         return [at_length(each, self.full_updates) for each in candidates]
@@ -342,9 +391,28 @@ class Belief:
         kept = others[newest_and_best(self._x[others], below)]
         score, log_ms = copy.copy(self._score), copy.copy(self._log_ms)
         score.fit(self._x[kept], self.scores[kept], tune=False)
-        log_ms.fit(*self._with_timed(self._x[kept], self.log_ms[kept]), tune=False)
+        log_ms.fit(*_joined(self._timed, (self._x[kept], self.log_ms[kept])), tune=False)
         x = self._x[left_out]
         return score.predict(x)[0] - self.scores[left_out], log_ms.predict(x)[0] - self.log_ms[left_out]
+
+
+def _joined(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Return features and values of both."""
+    return np.concatenate([one[0], other[0]]), np.concatenate([one[1], other[1]])
+
+
+def tuned_by(count: int) -> tuple[int, int]:
+    """Return to how many of so many observations the kernels are tuned, and by how many more they are tuned again.
+
+    These are the numbers up to 60, then 66, 72, 79, and so on, each a tenth above the one before.
+    """
+    last, step = count, 1
+    if count >= _ALWAYS_TUNED:
+        last, step = _ALWAYS_TUNED, _ALWAYS_TUNED // _TUNED_AGAIN
+        while last + step <= count:
+            last += step
+            step = last // _TUNED_AGAIN
+    return last, step
 
 
 def depth_below_front(scores: Array, log_ms: Array) -> Array:

@@ -3,6 +3,7 @@
 The kernel has one length per axis. Without the trend, it would expect the average of whatever lies beyond what it saw.
 """
 
+import functools
 import warnings
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ _LENGTHS: Final = (0.05, 20.0)
 _NOISE: Final = (1e-6, 1.0)
 _ROWS: Final = 128
 """So many pairs are correlated at once: the covariance of all of them would grow with the square of their number."""
+_REMEMBERED: Final = 8
+"""So many tuned kernels are kept: those of score and latency, of the search and of what a report shows meanwhile."""
 
 
 class GaussianProcess:
@@ -30,11 +33,16 @@ class GaussianProcess:
     """
 
     def __init__(self, features: int) -> None:
-        # Fixed: the likelihood of few observations would rather have no trend and a long length.
-        trend: Any = DotProduct(1.0, "fixed")
-        self._kernel: Any = ConstantKernel(1.0, (0.05, 50.0)) * Matern(np.ones(features), _LENGTHS, nu=2.5) + trend
-        self._kernel += WhiteKernel(0.05, _NOISE)
+        self._kernel: Any = _untuned(features)
         self._model: Any = None
+
+    def tune(self, x: Array, y: Array) -> None:
+        """Find lengths and noise for features (n, features) and values (n,), without fitting to them.
+
+        It begins with the kernel of a new process, so that the result depends on these numbers alone. It is remembered
+        as long as this program runs.
+        """
+        self._kernel = _tuned(x.shape[1], *(np.asarray(each, dtype=np.float64).tobytes() for each in (x, y)))
 
     def fit(self, x: Array, y: Array, *, tune: bool = True) -> None:
         """Fit to features (n, features) and values (n,); without `tune`, the kernel stays that of the fit before."""
@@ -51,6 +59,11 @@ class GaussianProcess:
         # The scale is that of the values: scikit-learn divides them by their standard deviation.
         noise = self._kernel.k2.noise_level * float(np.ravel(self._model._y_train_std)[0]) ** 2
         return mean, np.sqrt(np.maximum(1e-12, deviation**2 - noise))
+
+    def means(self, x: Array) -> Array:
+        """Return the means (n,) alone, which take a small part of the time."""
+        found: Array = self._model.predict(x)
+        return found
 
     def correlation(self, x: Array, y: Array) -> Array:
         """Return the correlation of an observation at each row of x with the value at that row of y (n,): 0 to 1.
@@ -92,3 +105,19 @@ def newest_and_best(x: Array, best: Array, most: int = MOST) -> NDArray[np.int64
             break
         nearest.add(place)
     return np.array(sorted(nearest))
+
+
+def _untuned(features: int) -> Any:
+    """Return the kernel that a tuning begins with."""
+    # Fixed: the likelihood of few observations would rather have no trend and a long length.
+    trend: Any = DotProduct(1.0, "fixed")
+    kernel: Any = ConstantKernel(1.0, (0.05, 50.0)) * Matern(np.ones(features), _LENGTHS, nu=2.5) + trend
+    return kernel + WhiteKernel(0.05, _NOISE)
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _tuned(features: int, x: bytes, y: bytes) -> Any:
+    """Return the kernel that is most likely for these numbers, which are the bytes of float64."""
+    model = GaussianProcess(features)
+    model.fit(np.frombuffer(x).reshape(-1, features), np.frombuffer(y))
+    return model._kernel

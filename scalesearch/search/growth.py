@@ -18,7 +18,7 @@ from scalesearch.analysis.belief import (
     within_limits,
     without_calibration,
 )
-from scalesearch.analysis.front import Point, undominated
+from scalesearch.analysis.front import undominated
 from scalesearch.search.costs import Costs
 from scalesearch.spaces.moves import drawn, moved
 from scalesearch.values.candidate import Candidate
@@ -40,7 +40,6 @@ def propose(
     is_open: Callable[[Candidate], bool],
     seed: int,
     pool: Sequence[Candidate] = (),
-    reference: Point | None = None,
     lengths: Sequence[int] = (),
     room: "Room | None" = None,
     timed: Sequence[Timed] = (),
@@ -60,7 +59,6 @@ def propose(
         is_open: Tells whether a candidate is new and within the limits.
         seed: Of the pool.
         pool: The candidates to choose from; empty to make a pool.
-        reference: The worst (score, p50 in ms) of the hypervolume; None: the model's.
         lengths: The lengths of a training in updates, ascending; empty where all trainings are alike.
         room: What the run has room for; None for a run without end.
         timed: Candidates that were rejected for their latency.
@@ -74,7 +72,7 @@ def propose(
         pool = within_limits(space, observed, pool_of_lengths(space, belief, random, lengths, known=known))
     elif not pool:
         pool = within_limits(space, observed, pool_of(space, observed, random, known=known))
-    worst = reference or belief.reference(pool)
+    worst = belief.reference(pool)
 
     def best(pool: Sequence[Candidate]) -> Candidate | None:
         """Return the open candidate of the pool that promises most for its cost."""
@@ -132,8 +130,8 @@ class Room(Protocol):
 
 def unfinished(belief: Belief, known: Collection[Candidate]) -> list[Candidate]:
     """Return, in full length, the members of the believed front that were trained only in part; fastest first."""
-    believed = belief.believed()
-    return [each for each in undominated(believed, lambda each: believed[each]) if each not in known]
+    front = undominated(belief.believed().items(), lambda each: each[1])
+    return [candidate for candidate, _ in front if candidate not in known]
 
 
 def pool_of_lengths(

@@ -19,7 +19,7 @@ from scalesearch.values.settings import UNLIMITED_BUDGET
 
 FREE_IN_A_ROW = 20
 """The run ends after this many candidates in a row that cost no training."""
-_MEASURED = 0.2
+MEASURED = 0.2
 """How much a candidate counts towards `FREE_IN_A_ROW` if a worker had to measure it. It counts less because there may
 be more to find: many candidates in a row are too slow where few are fast enough, or are stored weights in new
 precisions."""
@@ -140,7 +140,7 @@ class Ledger:
         if record.sibling_of is not None:
             return
         measured = record.same_as is None and bool(record.stages)
-        self.free_in_a_row = 0.0 if record.charged else self.free_in_a_row + (_MEASURED if measured else 1)
+        self.free_in_a_row = 0.0 if record.charged else self.free_in_a_row + (MEASURED if measured else 1)
         taught_nothing = record.state == "failed" or not measured
         again = not record.charged and record.state != "rejected" and taught_nothing
         self.repeats_in_a_row = self.repeats_in_a_row + 1 if again else 0

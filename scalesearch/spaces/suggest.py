@@ -1,5 +1,7 @@
 """Make candidates from a search space, by a trial's suggestions or at random, and turn them back into parameters."""
 
+import functools
+import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
@@ -41,12 +43,16 @@ def candidate_with(values: Mapping[str, Value], space: SearchSpace) -> Candidate
 
     An axis that is not named takes its default; one with a single value takes that.
     """
-    return _candidate(space, lambda named: values.get(named.name, default_value(named.name)))
+
+    def value_of(named: NamedAxis) -> Value:
+        return values[named.name] if named.name in values else default_value(named.name)
+
+    return _candidate(space, value_of)
 
 
 def _candidate(space: SearchSpace, value_of: Callable[[NamedAxis], Value]) -> Candidate:
     """Return the candidate whose sampled axes that have an effect have these values; the others keep their defaults."""
-    chosen: dict[str, Value] = {name: default_value(name) for name in plain_axis_names()}
+    chosen = dict(_defaults())
     for named in asking_order(space.axes):
         fixed = fixed_value(named)
         if fixed is not None:
@@ -54,6 +60,12 @@ def _candidate(space: SearchSpace, value_of: Callable[[NamedAxis], Value]) -> Ca
         elif _has_effect(named.name, chosen, space):
             chosen[named.name] = value_of(named)
     return candidate_of(chosen)
+
+
+@functools.cache
+def _defaults() -> Mapping[str, Value]:
+    """Return the default of every axis but those of stages, by name."""
+    return {name: default_value(name) for name in plain_axis_names()}
 
 
 def _has_effect(name: str, chosen: Mapping[str, Value], space: SearchSpace) -> bool:
@@ -262,12 +274,22 @@ def _position(named: NamedAxis, value: Value) -> int:
 
 def candidate_value(candidate: Candidate, name: str) -> Value:
     """Return the value that `candidate` has for the axis `name`."""
-    field_type(name)  # raises an error if there is no such axis
+    return value_reader(name)(candidate)
+
+
+@functools.cache
+def value_reader(name: str) -> Callable[[Candidate], Value]:
+    """Return what tells the value that a candidate has for the axis `name`.
+
+    Raises:
+        ConfigError: If there is no such axis.
+    """
+    field_type(name)
     stage = stage_of(name)
     if stage:
-        stages = candidate.scaling.stages
-        return getattr(stages[stage[0] - 1], stage[1]) if stage[0] <= len(stages) else 1.0
-    group, _, leaf = name.rpartition(".")
-    group, _, nested = group.partition(".")
-    owner = candidate.recipe if group == "training" else getattr(candidate, group)
-    return getattr(getattr(owner, nested) if nested else owner, field_of(leaf))  # type: ignore[no-any-return]
+        number, leaf = stage
+        return lambda candidate: (
+            getattr(candidate.scaling.stages[number - 1], leaf) if number <= len(candidate.scaling.stages) else 1.0
+        )
+    group, *nested, leaf = name.split(".")
+    return operator.attrgetter(".".join(["recipe" if group == "training" else group, *nested, field_of(leaf)]))

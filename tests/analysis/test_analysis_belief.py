@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scalesearch.analysis.belief import Belief, Features, Observation, Timed, timed_of, within_limits
+from scalesearch.analysis.belief import Belief, Features, Observation, Timed, timed_of, tuned_by, within_limits
 from scalesearch.analysis.front import REFERENCE
-from scalesearch.analysis.gaussian_process import GaussianProcess, newest_and_best
+from scalesearch.analysis.gaussian_process import GaussianProcess, _tuned, newest_and_best
 from scalesearch.spaces.moves import drawn
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.latency import Postprocessing
@@ -49,6 +49,7 @@ def test_features_lie_between_0_and_1_and_tell_candidates_apart() -> None:
     candidates = list({drawn(SPACE, random) for _ in range(50)})
     x = Features(SPACE).of(candidates)
     assert x.shape == (len(candidates), 5)  # resolution, width, cut, and two of the three names
+    assert Features(SPACE).of([]).shape == (0, 5)
     assert 0 <= x.min() < x.max() <= 1
     assert len({tuple(row) for row in x.tolist()}) == len(candidates)
     # By ratios: half the resolution lies as far below the whole as a quarter lies below the half.
@@ -114,6 +115,31 @@ def test_latencies_of_rejected_candidates_teach_the_latency_and_nothing_else() -
     assert off[1] < 0.12 < off[0]
     np.testing.assert_array_equal(taught.expect(asked).score[0], plain.expect(asked).score[0])
     assert taught.errors() is not None
+
+
+def test_the_kernels_are_tuned_to_every_observation_at_first_and_to_a_tenth_more_later() -> None:
+    found = [tuned_by(count) for count in (4, 59, 60, 65, 66, 71, 72, 78, 79)]
+    assert found == [(4, 1), (59, 1), (60, 6), (60, 6), (66, 6), (66, 6), (72, 7), (72, 7), (79, 7)]
+
+
+def test_between_two_tunings_the_kernels_stay_and_a_new_process_finds_the_same() -> None:
+    known, asked = observed(72, seed=1, noise=0.02), [each.candidate for each in observed(9, seed=2)]
+    rejected = [Timed(candidate=each.candidate, p50_ms=each.p50_ms) for each in observed(12, seed=3)]
+
+    def tunings(count: int, timed: int = 0) -> int:
+        """Return how often a process was tuned for a belief."""
+        before = _tuned.cache_info().misses
+        Belief(SPACE, known[:count], timed=rejected[:timed])
+        return _tuned.cache_info().misses - before
+
+    _tuned.cache_clear()
+    assert [tunings(count) for count in (58, 59, 66, 67, 71, 72)] == [2, 2, 2, 0, 0, 2]
+    assert [tunings(72, timed) for timed in (6, 7, 8)] == [0, 1, 0], "the process of latencies alone, seven at a time"
+    before = Belief(SPACE, known[:71]).expect(asked)
+    _tuned.cache_clear()
+    after = Belief(SPACE, known[:71]).expect(asked)
+    for one, other in ((before.score, after.score), (before.log_ms, after.log_ms)):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_what_was_rejected_untrained_has_a_latency(make_record: Callable[..., MeasuredTrial]) -> None:

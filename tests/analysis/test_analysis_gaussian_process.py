@@ -61,3 +61,21 @@ def test_correlations_of_many_pairs_are_those_of_each() -> None:
     each = [model.correlation(one[row : row + 1], other[row : row + 1])[0] for row in (0, 127, 128, 299)]
     np.testing.assert_allclose(model.correlation(one, other)[[0, 127, 128, 299]], each, rtol=1e-6)
     assert model.correlation(one[:0], other[:0]).shape == (0,)
+
+
+def test_a_kernel_is_tuned_as_by_a_fit_and_remembered() -> None:
+    random = np.random.default_rng(4)
+    x, other = random.random((30, 2)), random.random((9, 2))
+    y = np.sin(5 * x[:, 0]) + random.normal(0, 0.1, 30)
+    fitted, tuned = GaussianProcess(2), GaussianProcess(2)
+    fitted.fit(x, y)
+    for _ in range(2):
+        tuned.tune(x, y)
+    tuned.fit(x, y, tune=False)
+    np.testing.assert_allclose(tuned.predict(other), fitted.predict(other))
+    np.testing.assert_allclose(tuned.means(other), fitted.predict(other)[0])
+    used = tuned.noise
+    tuned.fit(x[:20], y[:20], tune=True)
+    tuned.tune(x, y)
+    tuned.fit(x, y, tune=False)
+    assert tuned.noise == used, "what was fitted since does not change what is remembered"

@@ -8,6 +8,7 @@ from replay.lengths import ByBelief, Flat, Halving, Lengths, Session, expected_s
 from replay.lines import Line
 from replay.shapes import every_shape, table_space
 from replay.synthetic import synthetic_lines
+from replay.table import Table
 
 from scalesearch.values.candidate import Precision
 
@@ -150,3 +151,16 @@ def test_a_flat_search_keeps_its_length() -> None:
         assert work
         session.do(work)
     assert {steps for _, steps in session.observed} == {480}
+
+
+@pytest.mark.parametrize("name", ["flat 240", "belief", "members"])
+def test_no_search_knows_the_reference_by_which_it_is_judged(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(table: Table) -> None:
+        pytest.fail("a search asked for the worst accuracy and latency of the table")
+
+    monkeypatch.setattr(Table, "reference", property(refuse))
+    session, search = Session(made_up(), 0), strategies(made_up())[name](made_up(), 0)
+    for _ in range(12):
+        work = search.ask(session)
+        assert work
+        session.do(work)

@@ -3,23 +3,27 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from made_up_table import made_up_table
 from optuna.trial import TrialState
 from replay import compare_samplers
-from replay.ask_seconds import growth_seconds, stored_candidates
+from replay.ask_seconds import growth_seconds, proposed, shipped_space, stored_candidates, stored_observations
 from replay.compare_samplers import quartiles, reached, report, search, targets_of
-from replay.samplers import LIMIT, SEARCHES, OptunaSearch, missing
-from replay.session import Replay
-from replay.shapes import table_space, thinned, values_of
+from replay.samplers import LIMIT, SEARCHES, OptunaSearch, Search, missing
+from replay.session import InARow, Observed, Replay
+from replay.shapes import every_shape, shape_of, table_space, thinned, values_of
+from replay.stand_ins import StandIns
 from replay.strategy import GROWTH_START
 from replay.synthetic import synthetic_lines
 from replay.table import Table, table_of
 
+from scalesearch.search.growth import propose
 from scalesearch.search.ledger import FREE_IN_A_ROW
 from scalesearch.spaces.suggest import cheapest, trial_parameters
+from scalesearch.values.candidate import Candidate
 
 
 @pytest.fixture
@@ -28,7 +32,15 @@ def made_up() -> Table:
     return made_up_table()
 
 
-def steps(made: OptunaSearch, replay: Replay, count: int) -> list[int]:
+def thinned_table() -> Table:
+    """Return a made-up table of 20 trunks with all their cuts, which also tells what is above the limit of MACs."""
+    space, whole = table_space(), made_up_table()
+    kept = thinned(tuple(dict.fromkeys(point.shape.trunk for point in whole.points)), 20, values_of(space))
+    shapes = [each for each in every_shape(space) if each.trunk in kept or each in whole.rejected]
+    return table_of(synthetic_lines((240,), shapes=shapes), 240)
+
+
+def steps(made: Search, replay: Replay, count: int) -> list[int]:
     """Make steps of a search and return the places."""
     found = []
     for _ in range(count):
@@ -60,11 +72,7 @@ def test_a_combination_above_the_limit_is_told_and_costs_nothing(made_up: Table)
 
 @pytest.mark.parametrize("name", ["tpe", "nsga2"])
 def test_in_a_thinned_table_the_nearest_network_is_told(name: str) -> None:
-    space = table_space()
-    trunks = tuple(dict.fromkeys(point.shape.trunk for point in made_up_table().points))
-    kept = thinned(trunks, 20, values_of(space))
-    shapes = [point.shape for point in made_up_table().points[::2]]
-    table = table_of(synthetic_lines((240,), shapes=[shape for shape in shapes if shape.trunk in kept]), 240)
+    space, table = table_space(), thinned_table()
     made, replay = OptunaSearch(table, 0, name=name), Replay(table, 0)
     places = steps(made, replay, 30)
     told = [trial for trial in made.study.trials if trial.state == TrialState.COMPLETE]
@@ -75,15 +83,16 @@ def test_in_a_thinned_table_the_nearest_network_is_told(name: str) -> None:
         assert trial.params == trial_parameters(point.shape.candidate(steps=240, precision=point.precision), space)
 
 
-def test_a_search_ends_when_nothing_needs_training_any_more() -> None:
+@pytest.mark.parametrize("name", ["random", "growth"])
+def test_a_search_ends_when_nothing_needs_training_any_more(name: str) -> None:
     shape = made_up_table().points[0].shape
     table = table_of(synthetic_lines((240,), shapes=[shape]), 240)
-    made, replay = OptunaSearch(table, 0, name="random"), Replay(table, 0)
+    made, replay = SEARCHES[name](table, 0), Replay(table, 0)
     asked = 0
     while (place := made.ask(replay)) is not None:
         made.tell(place, replay.evaluate(place))
         asked += 1
-    assert asked == 1 + FREE_IN_A_ROW
+    assert asked == len(replay.observed) + FREE_IN_A_ROW
     assert replay.trainings == 1
 
 
@@ -173,4 +182,107 @@ def test_what_is_stored_for_timing_lies_in_the_space() -> None:
         trial_parameters(cheapest(table_space()), table_space()).keys()
         >= trial_parameters(candidates[0], table_space()).keys()
     )
-    assert all(each > 0 for each in growth_seconds(candidates, 2))
+
+
+def test_growth_is_timed_as_a_run_asks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = shipped_space()
+    *observed, running = stored_observations(space, 31)
+    assert {each.candidate.recipe.steps for each in observed} == set(space.lengths) == {240, 480, 960}
+    found = proposed(space, observed, running.candidate, 0)
+    assert found
+    assert found not in {running.candidate, *(each.candidate for each in observed)}
+    asked = list[dict[str, Any]]()
+
+    def note(*given: Any, **named: Any) -> Candidate | None:
+        asked.append(named | {"observed": len(given[1])})
+        return propose(*given, **named)
+
+    monkeypatch.setattr("replay.ask_seconds.propose", note)
+    assert all(each > 0 for each in growth_seconds(20, 2))
+    assert [each["observed"] for each in asked] == [20, 21]
+    for each in asked:
+        assert each["lengths"] == space.lengths
+        assert len(each["running"]) == 1
+        assert each["room"]
+
+
+def test_candidates_in_a_row_that_cost_no_training_are_counted_as_in_a_run() -> None:
+    trained = Observed(score=0.5, p50_ms=1.0, charged=True)
+    sibling, again = (Observed(score=0.5, p50_ms=1.0, charged=False, repeated=each) for each in (False, True))
+    row = InARow()
+    for _ in range(19):
+        row.add(sibling)
+    assert not row.by_chance("growth"), "another precision counts a fifth of a candidate"
+    for _ in range(2):
+        row.add(sibling)
+    assert row.by_chance("growth")
+    assert not row.by_chance("tpe"), "another precision teaches it something"
+    for _ in range(4):
+        row.add(again)
+    assert row.by_chance("tpe")
+    row.add_rejected()
+    assert not row.by_chance("tpe"), "it learns from what is rejected"
+    assert not row.ended
+    for _ in range(11):
+        row.add_rejected()
+    assert row.ended
+    row.add(trained)
+    assert not row.ended
+    assert not row.by_chance("growth")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The arguments of every proposal of `growth` by name, each with the candidate that was proposed."""
+    found = list[dict[str, Any]]()
+
+    def note(*given: Any, **named: Any) -> Candidate | None:
+        chosen = propose(*given, **named)
+        found.append(named | {"chosen": chosen})
+        return chosen
+
+    monkeypatch.setattr("replay.strategy.propose", note)
+    return found
+
+
+def test_in_a_thinned_table_growth_chooses_from_the_whole_space(asked: list[dict[str, Any]]) -> None:
+    table = thinned_table()
+    made, replay, stand_ins = SEARCHES["growth"](table, 0), Replay(table, 0), StandIns(table)
+    places = steps(made, replay, 30)
+    assert not any(each["pool"] for each in asked), "it makes its pool, as in a run"
+    chosen = [each["chosen"] for each in asked if each["chosen"]]
+    assert len(set(chosen)) == len(chosen) > 15
+    assert not any(stand_ins.is_rejected(each) for each in chosen)
+    absent = [each for each in chosen if stand_ins.own(each) is None]
+    assert 3 < len(absent) < len(chosen)
+    assert {stand_ins.nearest(each) for each in absent} <= set(places)
+    assert set(replay.observed) == set(places)
+
+
+def test_growth_among_the_networks_of_the_table_needs_no_other_to_stand_in(asked: list[dict[str, Any]]) -> None:
+    table = thinned_table()
+    steps(SEARCHES["growth-table-only"](table, 0), Replay(table, 0), 20)
+    assert len(asked) > 10
+    assert all(StandIns(table).own(each["chosen"]) is not None for each in asked)
+
+
+def test_growth_asks_a_whole_table_for_nothing_twice(made_up: Table, asked: list[dict[str, Any]]) -> None:
+    replay = Replay(made_up, 1)
+    places = steps(SEARCHES["growth"](made_up, 1), replay, 20)
+    start, later = places[: -len(asked)], places[-len(asked) :]
+    assert made_up.points[start[0]].shape == shape_of(cheapest(table_space()))
+    assert not any(made_up.points[place].shape.cut for place in start)
+    assert len(set(later) - set(start)) == len(later)
+
+
+def test_the_nearest_network_stands_in() -> None:
+    table, whole = thinned_table(), made_up_table()
+    stand_ins = StandIns(table)
+    absent = [each for each in whole.points if (each.shape, each.precision) not in table.places]
+    assert absent
+    for point in absent[::9]:
+        candidate = point.shape.candidate(steps=480, precision=point.precision)
+        assert stand_ins.own(candidate) is None
+        assert table.points[stand_ins.nearest(candidate)].precision == point.precision
+    own = table.points[7].shape.candidate(steps=480, precision=table.points[7].precision)
+    assert stand_ins.own(own) == stand_ins.nearest(own) == 7
