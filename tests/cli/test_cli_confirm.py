@@ -56,7 +56,7 @@ def test_a_trial_that_cannot_be_added_is_told_first(tmp_path: Path, make_record:
     for word, told in (
         ("0", "is on the front already"),
         ("7", "no such trial"),
-        ("auto", "nothing of .* was confirmed"),
+        ("auto", "nothing on the front of .* was confirmed"),
     ):
         with pytest.raises(ConfigError, match=f"--also {word}: .*{told}"):  # before run.toml is missed
             _run(str(tmp_path), "--also", word)
