@@ -34,11 +34,21 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    handler = logging.StreamHandler()
-    handler.setLevel(logging.WARNING)
+    handler = _ToStderr(logging.WARNING)
     handler.setFormatter(_VisibleFormatter())
     logging.getLogger("scalesearch").addHandler(handler)
     os.umask(os.umask(0o077) | 0o002)
+
+
+class _ToStderr(logging.Handler):
+    """Write to what stderr is at that time: a stream that was replaced may be closed by then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the formatted message as a line."""
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+        except Exception:  # as logging's own handlers: a log line must not end a run
+            self.handleError(record)
 
 
 class _VisibleFormatter(logging.Formatter):
