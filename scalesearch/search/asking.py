@@ -21,7 +21,7 @@ from scalesearch.search.storage import OpenStudy
 from scalesearch.spaces.suggest import cheapest, suggest, trial_parameters, uncut_parameters
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
-from scalesearch.values.settings import MANY_TRIALS, QUICK_SAMPLER, SamplerName
+from scalesearch.values.settings import SamplerName, sampler_after
 from scalesearch.values.space import SearchSpace
 
 BY_CHANCE_AFTER = 4
@@ -92,8 +92,8 @@ class Asker:
     @property
     def sampler(self) -> SamplerName:
         """Who proposes the next candidate."""
-        many = self._sampling.gives_way and not self._lengths.all and len(self._ledger.records) > MANY_TRIALS
-        return QUICK_SAMPLER if many else self._sampling.sampler
+        gives_way = self._sampling.gives_way and not self._lengths.all
+        return sampler_after(len(self._ledger.records), self._sampling.sampler, gives_way=gives_way)
 
     @property
     def left_behind(self) -> int:

@@ -10,11 +10,10 @@ from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.parent import Parent
 from scalesearch.values.settings import (
     BUILTIN,
-    MANY_TRIALS,
-    QUICK_SAMPLER,
     Machine,
     RunSettings,
     SamplerName,
+    sampler_after,
     source_name,
 )
 from scalesearch.values.space import SearchSpace
@@ -114,8 +113,7 @@ class Session:
 
     def sampler_after(self, trials: int) -> SamplerName:
         """Return the sampler that proposes the next candidate after so many trials."""
-        many = self.sampler_gives_way and trials > MANY_TRIALS
-        return QUICK_SAMPLER if many else self.settings.sampler_name
+        return sampler_after(trials, self.settings.sampler_name, gives_way=self.sampler_gives_way)
 
     @property
     def storage(self) -> InputSize:

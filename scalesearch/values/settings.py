@@ -36,6 +36,17 @@ BUILTIN: Final = "builtin:"
 """Prefix that makes the name of a data source mean the built-in data set, never a folder of that name."""
 
 
+def sampler_after(trials: int, begun_with: SamplerName, *, gives_way: bool) -> SamplerName:
+    """Return the sampler that proposes the next candidate after so many trials.
+
+    Args:
+        trials: Number of trials that are done.
+        begun_with: The study's sampler.
+        gives_way: Whether `QUICK_SAMPLER` takes its place beyond `MANY_TRIALS`.
+    """
+    return QUICK_SAMPLER if gives_way and trials > MANY_TRIALS else begun_with
+
+
 def source_name(source: str) -> str:
     """Return a data source as names of data sets are spelt; it may be typed in capitals or with underscores."""
     return source.lower().replace("_", "-")

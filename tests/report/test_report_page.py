@@ -181,7 +181,7 @@ def test_a_sampler_that_gave_way_is_told(folder: Path, monkeypatch: pytest.Monke
     study = replace(study, session=replace(study.session, settings=settings, sampler_gives_way=True))
     assert "<dd>growth, budget" in machine(study)
     assert "last sampler, growth, chooses by such a model." in outlook_section.outlook(study)
-    monkeypatch.setattr("scalesearch.values.session.MANY_TRIALS", 20)
+    monkeypatch.setattr("scalesearch.values.settings.MANY_TRIALS", 20)
     assert "<dd>growth, tpe beyond 1,000 trials, budget" in machine(study)
     assert "last sampler, tpe, does not use it." in outlook_section.outlook(study)
 

@@ -19,7 +19,6 @@ from scalesearch.analysis.front import pareto_front
 from scalesearch.errors import StageFailed
 from scalesearch.execution.worker import Evaluator, Failed, Rivals
 from scalesearch.records.store import RecordStore
-from scalesearch.search import asking
 from scalesearch.search.costs import FIXED_COST, in_seconds, in_trainings
 from scalesearch.search.events import Event, SamplerChanged, TrialFinished
 from scalesearch.search.fates import record_of
@@ -502,7 +501,7 @@ def test_without_lengths_nothing_is_given(tmp_path: Path) -> None:
 def test_no_other_sampler_takes_over_for_none_chooses_among_lengths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "MANY_TRIALS", 4)
+    monkeypatch.setattr("scalesearch.values.settings.MANY_TRIALS", 4)
     heard = list[Event]()
     outcome = run(
         tmp_path, 4, space=SPACE, plan=FakePlanner(full_updates=FULL), make=MakeLearns(tmp_path), sampler="growth",

@@ -89,7 +89,7 @@ def test_the_constant_liar_is_for_several_workers() -> None:
 def test_beyond_many_trials_another_sampler_goes_on_and_is_told_once_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "MANY_TRIALS", 14)
+    monkeypatch.setattr("scalesearch.values.settings.MANY_TRIALS", 14)
     made, told = list[tuple[int, SamplerName]](), list[Event]()
 
     def noted(name: SamplerName, *, trial: int, **named: Any) -> optuna.samplers.BaseSampler:
@@ -111,7 +111,7 @@ def test_beyond_many_trials_another_sampler_goes_on_and_is_told_once_a_run(
 
 
 def test_a_sampler_that_was_asked_for_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "MANY_TRIALS", 4)
+    monkeypatch.setattr("scalesearch.values.settings.MANY_TRIALS", 4)
     told = list[Event]()
     assert len(run(tmp_path, 8, sampler="growth", on_event=told.append).records) > 5
     assert not any(isinstance(event, SamplerChanged) for event in told)
