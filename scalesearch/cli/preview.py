@@ -168,11 +168,10 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
         largest_input,
         require_batch_memory,
         require_sizes,
-        steps_notes,
         with_criterion,
     )
     from scalesearch.study.images import with_fit
-    from scalesearch.study.lengths import lengths_notes, with_lengths
+    from scalesearch.study.lengths import lengths_notes, made_longer, with_lengths, with_study_lengths
     from scalesearch.study.own_module import as_begun, base_of, require_classification, with_outputs
     from scalesearch.study.sampler import chosen_sampler
     from scalesearch.tasks.registry import require_own_axes, require_postprocessing, task_for
@@ -186,14 +185,17 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
         require_own_axes(task, space.axes)
     base = as_begun(base_of(space.network, stored), stored)
     require_classification(base, settings.task)
+    asked, space = space, with_study_lengths(space, settings, stored)
     chosen = chosen_sampler(settings, space, base, chip, stored)
-    asked, (space, lengths) = space, with_lengths(space, settings, chosen.name, stored)
+    space, lengths = with_lengths(space, settings, chosen.name, stored)
     notes = [*filter(None, (chosen.line,)), *lengths_notes(asked, space, lengths, chosen.name, stored)]
     settings = replace(settings, sampler=chosen.name, lengths=lengths, data=with_fit(settings.data, stored, task))
-    if stored:
+    if begun and stored:
         chip = target_here(chip, stored, threads=settings.latency.threads)
-        asked, space = space, fitted_space(space, base, chip, stored.space, parent=settings.parent)
-        notes += steps_notes(asked, space)
+        stored = made_longer(stored, space, lengths)
+        if lengths == "on":
+            begun = replace(begun, full_updates=space.lengths[-1])
+        space = fitted_space(space, base, chip, stored.space, parent=settings.parent)
         refuse_other_settings(stored, settings, space, base, chip)
     else:
         space = for_target(with_criterion(space, base, None, parent=settings.parent), chip)

@@ -13,6 +13,7 @@ from scalesearch.records.store import RecordStore
 from scalesearch.study.parent_sources import find_parent
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.parent import Parent
+from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
@@ -27,8 +28,14 @@ class Begun:
     """A study that lies in a folder."""
 
     session: Session
-    charged: float
-    """What it has used of a budget, in full trainings."""
+    records: tuple[TrialRecord, ...]
+    full_updates: int = 0
+    """Updates of a member of the front, where candidates are trained by unlike lengths; more if it is made longer."""
+
+    @property
+    def charged(self) -> float:
+        """What it has used of a budget, in full trainings."""
+        return round(sum(record.in_study_of(self.full_updates).charge for record in self.records), _DIGITS)
 
 
 def begun_study(folder: Path) -> Begun | None:
@@ -40,8 +47,7 @@ def begun_study(folder: Path) -> Begun | None:
     session = read_run_file(folder)
     if session is None:
         return None
-    charged = sum(record.charge for record in RecordStore(folder).all())
-    return Begun(session=session, charged=round(charged, _DIGITS))
+    return Begun(session=session, records=RecordStore(folder).all())
 
 
 def target_here(target: Target, stored: Session, *, threads: int) -> Target:

@@ -12,22 +12,14 @@ from scalesearch.host import available_bytes
 from scalesearch.networks.scaling import scale_base
 from scalesearch.spaces.axes import SCHEDULE_AXES, Value, axis_of, default_value, fixed_value, largest_value
 from scalesearch.spaces.suggest import for_target
-from scalesearch.study.lengths import either
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.settings import Fit
-from scalesearch.values.space import AUTO, FLIP, STEPS, Choice, NamedAxis, SearchSpace
+from scalesearch.values.space import AUTO, FLIP, Choice, SearchSpace
 from scalesearch.values.target import Target
 
 if TYPE_CHECKING:
     from scalesearch.tasks.base import Task
-
-_FORMER_STEPS: Final = {
-    "resnet_small": ((240, 480), (240, 480, 960)),
-    "resnet_small_compressed": ((240,), (480,)),
-    "resnet_small_compress_only": ((240,), (480,)),
-}
-"""For each shipped space whose default was changed: former numbers of updates of a training, and the present values."""
 
 _RESOLUTION: Final = "scaling.resolution"
 _MOST_SIZES: Final = 32
@@ -56,21 +48,11 @@ def fitted_space(
     Raises:
         ConfigError: No value of an axis is left, or an axis asks for what the base network does not have.
     """
-    space = _with_steps(_with_schedule(space, stored), stored)
+    space = _with_schedule(space, stored)
     space = with_criterion(space, base, stored, parent=parent)
     space = for_target(_as_decided_before(space, stored) if stored else space, target)
     check_axes(space, base)
     return space
-
-
-def steps_notes(asked: SearchSpace, fitted: SearchSpace) -> Iterator[str]:
-    """Yield a line if the study trains with another number of updates than is asked for, because it was begun so."""
-    now, kept = asked.lengths, fitted.lengths
-    if now != kept:
-        yield (
-            f"training: the study goes on with the {either(kept)} updates of each training that it was begun with; "
-            f"{asked.name} has {either(now)} by now (--fresh or --to another folder takes them)"
-        )
 
 
 def _with_schedule(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace:
@@ -94,19 +76,6 @@ def with_criterion(space: SearchSpace, base: NetworkSpec, stored: SearchSpace | 
         return space
     value = _fixed(stored, _CRITERION) if stored else _INHERITED_CRITERION if parent or base.origin else None
     return space if value is None else space.with_fixed(_CRITERION, value)
-
-
-def _with_steps(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace:
-    """Return the space with the number of updates that was its default when the study was begun, if that has changed.
-
-    Any other number stays as it is, and is refused later if it is not the study's.
-    """
-    if stored is None or len(stored.lengths) != 1:
-        return space
-    former, now = _FORMER_STEPS.get(space.name, ((), ()))
-    if stored.lengths[0] in former and space.lengths == now:
-        return space.with_axis(NamedAxis(name=STEPS, axis=Choice(values=stored.lengths)))
-    return space
 
 
 def _as_decided_before(space: SearchSpace, stored: SearchSpace) -> SearchSpace:

@@ -61,7 +61,7 @@ def chosen_sampler(
 
     Args:
         settings: The settings that were asked for.
-        space: The space that was asked for.
+        space: The space that was asked for, as `lengths.with_study_lengths` returned it.
         base: Its base network.
         target: The chip.
         stored: The study's last run; None for a new study.
@@ -72,7 +72,7 @@ def chosen_sampler(
     if settings.sampler != "auto":
         return ChosenSampler(name=settings.sampler)
     if stored:
-        gives_way = stored.sampler_gives_way
+        gives_way = stored.sampler_gives_way and space.lengths == stored.space.lengths  # not if made longer
         later = f"; beyond {_MANY} {QUICK_SAMPLER} goes on" if gives_way else ""
         return ChosenSampler(name=stored.settings.sampler_name, why=f"as before{later}", gives_way=gives_way)
     axes, lengths = free_axes(for_target(space, target)), len(space.lengths) > 1 and settings.lengths != "off"

@@ -20,11 +20,10 @@ from scalesearch.study.fitted_space import (
     require_batch_memory,
     require_sizes,
     size_notes,
-    steps_notes,
 )
 from scalesearch.study.flips import with_flip
 from scalesearch.study.images import load_images, summary_of, with_fit
-from scalesearch.study.lengths import lengths_notes, with_lengths
+from scalesearch.study.lengths import lengths_notes, made_longer, with_lengths, with_study_lengths
 from scalesearch.study.own_module import as_begun, base_of, fitted_module_notes, require_classification
 from scalesearch.study.parent import ParentRequest, PriorParent, prepare_parent
 from scalesearch.study.preparation import Preparation
@@ -85,12 +84,14 @@ def open_session(
         require_own_axes(task, space.axes)
     base = as_begun(base or base_of(space.network, stored), stored)
     require_classification(base, settings.task)
-    begun, chosen = stored.space if stored else None, chosen_sampler(settings, space, base, target, stored)
+    asked, space = space, with_study_lengths(space, settings, stored)
+    chosen = chosen_sampler(settings, space, base, target, stored)
     sampler = chosen.name
-    asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)
+    space, lengths = with_lengths(space, settings, sampler, stored)
     notes = [*lengths_notes(asked, space, lengths, sampler, stored)]
-    asked, space = space, fitted_space(space, base, target, begun, parent=settings.parent)
-    for line in (*steps_notes(asked, space), *size_notes(space, base, settings.data.framing)):
+    stored = made_longer(stored, space, lengths) if stored else None
+    space = fitted_space(space, base, target, stored.space if stored else None, parent=settings.parent)
+    for line in size_notes(space, base, settings.data.framing):
         say(line)
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)

@@ -1,7 +1,7 @@
 """All numbers of one trial, as they are stored."""
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Literal, Self
 
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.latency import Latency
@@ -176,6 +176,13 @@ class TrialRecord:
     limits: tuple[LimitUse, ...] = ()
     stages: tuple[StageTime, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def in_study_of(self, full_updates: int) -> Self:
+        """Return the record as it is in a study whose front members make so many updates; itself if it says so.
+
+        A study that is made longer has other members than when the record was made.
+        """
+        return self if self.full_updates >= full_updates else replace(self, full_updates=full_updates)
 
     @property
     def short(self) -> bool:

@@ -35,6 +35,22 @@ def test_a_saved_record_is_on_disk_before_it_counts(make_record: Callable[..., M
     assert ledger.charged == 1 and ledger.finished(record.key) == record
 
 
+def test_a_study_that_was_made_longer_has_other_members_and_counts_its_trainings_as_parts(
+    make_record: Callable[..., MeasuredTrial], tmp_path: Path
+) -> None:
+    record = make_record(0)
+    brief = replace(record, training=replace(record.training, steps=240, new_steps=240))
+    brief = replace(brief, candidate=replace(brief.candidate, recipe=replace(brief.candidate.recipe, steps=240)))
+    RecordStore(tmp_path).save(brief)
+    assert Ledger(tmp_path, budget=2).charged == 1 and brief.feasible
+    ledger = Ledger(tmp_path, budget=2, full_updates=960)
+    assert ledger.charged == 0.25
+    (kept,) = RecordStore(tmp_path).all()
+    assert kept == ledger.records[0] == replace(brief, full_updates=960)
+    assert kept.trained_in_part and not kept.feasible
+    assert Ledger(tmp_path, budget=2).records[0].full_updates == 960, "a reader that does not know keeps what it says"
+
+
 def test_siblings_say_nothing_about_how_much_of_the_space_is_left(
     make_record: Callable[..., MeasuredTrial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -490,6 +490,22 @@ def test_branches_that_are_wanted_but_no_longer_taken_do_not_keep_an_exhausted_s
     assert {record.trial for record in outcome.records if record.sibling_of is not None}, "some were taken"
 
 
+def test_a_study_that_is_made_longer_trains_on_what_it_has(tmp_path: Path) -> None:
+    alike = replace(SPACE, axes=(*SPACE.axes[:-1], NamedAxis(name="training.steps", axis=Choice(values=(240,)))))
+    run(tmp_path, 6, space=alike, plan=FakePlanner(), make=MakeLearns(tmp_path), sampler="growth")
+    brief = RecordStore(tmp_path).all()
+    assert {record.candidate.recipe.steps for record in brief} == {240} and pareto_front(brief)
+    records = search(tmp_path, 4)
+    assert [record.candidate for record in records[: len(brief)]] == [record.candidate for record in brief]
+    assert all(record.trained_in_part for record in records[: len(brief)] if record.state == "complete")
+    assert sum(record.charge for record in records) == pytest.approx(4, abs=0.5)
+    known = {at(record.candidate, FULL) for record in brief}
+    longer = [record for record in records[len(brief) :] if record.candidate in known and record.charged]
+    assert longer and all(record.charge < 1 for record in longer), "their trunks are trained on"
+    front = pareto_front(records)
+    assert front and all(record.candidate.recipe.steps == FULL for record in front)
+
+
 def test_without_lengths_nothing_is_given(tmp_path: Path) -> None:
     alike = Lengths(SPACE, Ledger(tmp_path, budget=8), full_updates=0, workers=1, time=TimeLimit(1.0))
     assert (alike.all, alike.full_updates, alike.given, alike.shortest) == ((), 0, 0, {})

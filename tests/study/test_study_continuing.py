@@ -63,6 +63,7 @@ def test_what_was_trained_is_used_of_the_budget(begun: Session, make_record: Cal
         store.save(replace(record, training=training, charged=bool(new_steps)))
     found = begun_study(begun.folder)
     assert found and found.charged == pytest.approx(4 / 3, abs=1e-6) and found.session == begun
+    assert replace(found, full_updates=1200).charged == pytest.approx(1 / 3, abs=1e-6), "made longer"
 
 
 def test_the_same_command_goes_on_and_another_is_told_what_differs(begun: Session, tmp_path: Path) -> None:

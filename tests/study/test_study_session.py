@@ -363,8 +363,8 @@ def test_a_study_goes_on_with_the_updates_that_its_space_had_when_it_was_begun(
     assert len(lines) == 1
 
 
-@pytest.mark.parametrize(("begun_with", "asked"), [(300, 480), (240, 500)])
-def test_any_other_number_of_updates_is_refused(tmp_path: Path, begun_with: int, asked: int) -> None:
+@pytest.mark.parametrize(("begun_with", "asked"), [(500, 480), (480, 240)])
+def test_fewer_updates_than_a_study_was_begun_with_are_refused(tmp_path: Path, begun_with: int, asked: int) -> None:
     source = {"data.source": str(write(tmp_path / "scans", 1000))}
     spaces = [
         load_run(space="resnet_small", overrides=(f"training.steps={steps}",), flags=source)
@@ -469,6 +469,65 @@ def test_a_sampler_that_cannot_choose_lengths_trains_all_by_the_greatest_unless_
         opened(root, SEVERAL, "lengths=off")
     with pytest.raises(ConfigError, match="was begun with lengths = off, got on"):
         opened(root, SEVERAL, "lengths=on")
+
+
+def test_a_study_is_made_longer_and_goes_on_so(tmp_path: Path) -> None:
+    root, said = write(tmp_path / "scans", 1000), list[str]()
+    begun = opened(root, "training.steps=4")
+    assert begun.sampler_gives_way and not begun.full_updates
+    session = opened(root, "training.steps=16", say=said.append)
+    assert (session.space.lengths, session.settings.lengths, session.full_updates) == ((4, 16), "on", 16)
+    assert not session.sampler_gives_way, "no other sampler chooses among lengths"
+    assert "lengths: trainings of 4 or 16 updates, as the search decides; the front: 16" in said
+    (told,) = [line for line in said if line.startswith("lengths: longer than before.")]
+    assert "Candidates of 4 updates leave the front" in told and told.endswith(
+        "begins anew, since its warm-up is longer"
+    )
+    for overrides in ((), ("training.steps=4",), ("training.steps=16",), ("training.steps=[4,16]",)):
+        said.clear()
+        again = opened(root, *(overrides or ("training.steps=4",)), say=said.append)
+        assert (again.space.lengths, again.full_updates) == ((4, 16), 16)
+        assert not any(line.startswith("lengths: longer") for line in said)
+    said.clear()
+    assert opened(root, "training.steps=[8,64]", say=said.append).space.lengths == (4, 8, 16, 64)
+    assert [line for line in said if "longer than before. Candidates of 4 or 16 updates leave" in line]
+    for fewer in ("training.steps=8", "training.steps=[4,16,32]"):
+        with pytest.raises(ConfigError, match=r"space\.axes\.training\.steps"):
+            opened(root, fewer)
+
+
+@pytest.mark.parametrize(
+    ("begun", "again"),
+    [
+        (("training.schedule='cosine'", "training.steps=4"), ("training.schedule='cosine'", "training.steps=16")),
+        (("training.steps=4",), ("training.steps=16", "lengths=off")),
+        (("training.steps=[2,4]", "lengths=off"), ("training.steps=16",)),
+    ],
+)
+def test_a_study_is_made_longer_only_where_a_longer_training_goes_on_with_a_shorter_one(
+    tmp_path: Path, begun: tuple[str, ...], again: tuple[str, ...]
+) -> None:
+    root = write(tmp_path / "scans", 1000)
+    session = opened(root, *begun)
+    with pytest.raises(ConfigError, match=r"space\.axes\.training\.steps"):
+        opened(root, *again)
+    assert opened(root, *begun).space == session.space
+
+
+def test_a_trunk_is_trained_on_if_both_lengths_have_the_whole_warm_up(tmp_path: Path) -> None:
+    root, said, short = write(tmp_path / "scans", 1000), list[str](), "training.warmup_steps=1"
+    opened(root, short, "training.steps=4")
+    opened(root, short, "training.steps=16", say=said.append)
+    (told,) = [line for line in said if line.startswith("lengths: longer than before.")]
+    assert told.endswith("a full training of 16; one that is trained longer goes on with its trunk")
+
+
+def test_another_sampler_than_growth_goes_on_with_no_longer_trainings(tmp_path: Path) -> None:
+    root = write(tmp_path / "scans", 1000)
+    opened(root, "training.steps=4", "sampler=tpe")
+    with pytest.raises(ConfigError, match=r"need the sampler growth, got tpe: give --sampler growth"):
+        opened(root, "training.steps=16")
+    assert opened(root, "training.steps=16", "sampler=growth").full_updates == 16
 
 
 def test_lengths_that_are_a_setting_like_any_other_stay_one(tmp_path: Path) -> None:
