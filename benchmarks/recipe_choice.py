@@ -12,8 +12,11 @@ seconds: with `--seconds-of 1 2` those of these seeds count for all, so that eve
 what the user then has, on images that nothing looked at:
 
 * front: the front's own brief networks, by their test scores;
-* confirmed: the same members after the long training (test scores, mean of the seeds), for which no time is counted,
-  since it is the same for all.
+* confirmed: the same members after the long training (test scores, mean of the seeds), for which no time is counted.
+
+A second table counts that time, too: the search ends when the rest of the time is just enough for the long trainings of
+its front (`--minutes-together`; from random weights, a cut member pays its branch alone where another one has its
+trunk; `--fixed-s` for everything else of a member).
 
 Both as the hypervolume over the logarithm of the latency between the fastest and the slowest network: the mean of the
 best test score, in points, over all latencies a user may ask for. The spread is the standard deviation over the seeds
@@ -27,7 +30,7 @@ import math
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -126,20 +129,54 @@ def _cpu_s(
     return next((statistics.fmean(each) for each in found if each), None)
 
 
+def confirm_s(front: Sequence[Trained], seconds: dict[Shape, float], fixed_s: float) -> float:
+    """Return the seconds in which the members of a front are trained long, one after the other.
+
+    Args:
+        front: The members.
+        seconds: CPU seconds of the long trainings: of dense networks from random weights, of cut ones their branches.
+        fixed_s: Seconds of a member beside its training.
+    """
+    dense = {member.shape for member in front if not member.shape.cut}
+    cut = {member.shape for member in front if member.shape.cut}
+    trunks = {replace(shape, cut=0.0) for shape in cut} - dense
+    to_branch = 1 - Recipe().branch_fraction
+    spent_s = sum(seconds[shape] for shape in (*dense, *cut)) + to_branch * sum(seconds[shape] for shape in trunks)
+    return spent_s + fixed_s * len(front)
+
+
+def together(
+    networks: Sequence[Trained], order: Sequence[int], seconds: float, pool: "Pool"
+) -> tuple[int, list[Trained]]:
+    """Return how many networks a search has after which its front can still be trained long, and that front."""
+    best: tuple[int, list[Trained]] = (0, [])
+    for count in range(1, len(order) + 1):
+        done, front, spent_s = replay(networks, order[:count], seconds, pool.fixed_s, pool.ms)
+        if done < count:
+            break
+        if spent_s + confirm_s(front, pool.long_s, pool.fixed_s) <= seconds:
+            best = done, front
+    return best
+
+
 def replay(
     networks: Sequence[Trained], order: Sequence[int], seconds: float, fixed_s: float, ms: dict[str, float]
-) -> tuple[int, list[Trained]]:
-    """Return how many networks a search in this order has after so many seconds, and its front by brief validation."""
+) -> tuple[int, list[Trained], float]:
+    """Return how many networks a search in this order has after so many seconds, its front, and the seconds of these.
+
+    The front is that by brief validation.
+    """
     trunks, finished, spent_s = set[Shape](), list[Trained](), 0.0
     for place in order:
         each = networks[place]
         trunk = replace(each.shape, cut=0.0)
-        spent_s += fixed_s + (each.branch_s if each.shape.cut and trunk in trunks else each.whole_s)
-        if spent_s > seconds:
+        cost_s = fixed_s + (each.branch_s if each.shape.cut and trunk in trunks else each.whole_s)
+        if spent_s + cost_s > seconds:
             break
+        spent_s += cost_s
         trunks.add(trunk)
         finished.append(each)
-    return len(finished), undominated(finished, lambda each: (each.val, ms[each.shape.name]))
+    return len(finished), undominated(finished, lambda each: (each.val, ms[each.shape.name])), spent_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +189,8 @@ class Pool:
     """Mean test score after the long trainings, by network; empty while some of them are missing."""
     orders: tuple[tuple[int, ...], ...]
     fixed_s: float
+    long_s: dict[Shape, float] = field(default_factory=dict)
+    """CPU seconds of the long trainings: of dense networks from random weights, of cut ones their branches."""
     seconds_of: tuple[int, ...] = ()
     """Seeds whose mean seconds count for all; empty if each seed has its own."""
 
@@ -178,16 +217,54 @@ def _cells(pool: Pool, by_seed: Sequence[Sequence[Trained]], seconds: float) -> 
     counts, briefs, longs = list[float](), list[list[float]](), list[float]()
     for networks in by_seed:
         replays = [replay(networks, order, seconds, pool.fixed_s, pool.ms) for order in pool.orders]
-        counts.append(statistics.fmean(count for count, _ in replays))
-        briefs.append([pool.mean_best(front, lambda member: member.test) for _, front in replays])
+        counts.append(statistics.fmean(count for count, _, _ in replays))
+        briefs.append([pool.mean_best(front, lambda member: member.test) for _, front, _ in replays])
         if pool.long:
-            longs += [pool.mean_best(front, lambda member: pool.long[member.shape.name]) for _, front in replays]
+            longs += [pool.mean_best(front, lambda member: pool.long[member.shape.name]) for _, front, _ in replays]
     means = [statistics.fmean(each) for each in briefs]
     spread = statistics.stdev(means) if len(means) > 1 else statistics.stdev(briefs[0])
     count = statistics.fmean(counts)
     out = "*" if count > 0.95 * len(SHAPES) else " "
     confirmed = f"{statistics.fmean(longs):.1f}" if longs else "-"
     return f"{count:>9.1f}{out}{statistics.fmean(means):>7.1f} ±{spread:<3.1f}{confirmed:>11}"
+
+
+def rows_together(pool: Pool, ways: Sequence[Way], minutes: Sequence[float]) -> Iterator[str]:
+    """Yield the lines of the table of search and confirmation within one time."""
+    yield f"{'':20}" + "".join(f"{f'{each:g} min':>34}" for each in minutes)
+    yield f"{'recipe':20}" + f"{'searched':>10}{'members':>9}{'confirmed':>15}" * len(minutes)
+    for way in ways:
+        by_seed = [found for seed in range(100) if (found := trained(pool.done, way, seed, pool.seconds_of))]
+        if by_seed:
+            cells = "".join(_cells_together(pool, by_seed, 60 * each) for each in minutes)
+            yield f"{way.name:20}{cells}   {len(by_seed)} seed{'s' * (len(by_seed) > 1)}"
+
+
+def _cells_together(pool: Pool, by_seed: Sequence[Sequence[Trained]], seconds: float) -> str:
+    """Return networks searched, members confirmed, and the hypervolume of the confirmed front with its spread."""
+    counts, members, means, spreads = list[float](), list[float](), list[float](), list[float]()
+    for networks in by_seed:
+        replays = [together(networks, order, seconds, pool) for order in pool.orders]
+        found = [pool.mean_best(front, lambda member: pool.long[member.shape.name]) for _, front in replays]
+        counts.append(statistics.fmean(count for count, _ in replays))
+        members.append(statistics.fmean(len(front) for _, front in replays))
+        means.append(statistics.fmean(found))
+        spreads.append(statistics.stdev(found))
+    spread = statistics.stdev(means) if len(means) > 1 else spreads[0]
+    out = "*" if statistics.fmean(counts) > 0.95 * len(SHAPES) else " "
+    value = f"{statistics.fmean(means):.1f} ±{spread:.1f}"
+    return f"{statistics.fmean(counts):>9.1f}{out}{statistics.fmean(members):>9.1f}{value:>15}"
+
+
+def long_seconds(done: dict[Job, dict[str, float]], long: Way, seconds_of: Sequence[int]) -> dict[Shape, float]:
+    """Return the CPU seconds of the long trainings by the clock of the brief ones; empty where it is not known.
+
+    Those of dense networks are from random weights, those of cut ones of their branches.
+    """
+    first = replace(long, steps=FIRST_STEPS).name
+    found = {shape: _cpu_s(done, shape, first, 0, seconds_of) for shape in SHAPES}
+    known = {shape: each * long.steps / FIRST_STEPS for shape, each in found.items() if each is not None}
+    return known if len(known) == len(SHAPES) else {}
 
 
 def long_scores(done: dict[Job, dict[str, float]], long: Way) -> dict[str, float]:
@@ -207,6 +284,9 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="results file of rank_fidelity.py")
     parser.add_argument("--classes", type=int, default=10, help="number of classes, for the latencies")
     parser.add_argument("--minutes", type=float, nargs="+", default=[5, 10, 20], help="wall time of the searches")
+    parser.add_argument(
+        "--minutes-together", type=float, nargs="*", default=[7, 10, 15, 20], help="of search and confirmation"
+    )
     parser.add_argument("--fixed-s", type=float, default=6.0, help="seconds of a trial beside its training")
     parser.add_argument(
         "--seconds-of",
@@ -227,17 +307,22 @@ def main() -> None:
         for steps in (240, 360, 480, 720, 960, 1000)
         for flip in (False, True)
     ]
-    random = np.random.default_rng(0)
+    random, long = np.random.default_rng(0), Way(steps=LONG_STEPS, flip=told.long_flip == "on")
     pool = Pool(
         done=done,
         ms=ms,
-        long=long_scores(done, Way(steps=LONG_STEPS, flip=told.long_flip == "on")),
+        long=long_scores(done, long),
+        long_s=long_seconds(done, long, told.seconds_of),
         orders=tuple(tuple(random.permutation(len(SHAPES)).tolist()) for _ in range(told.orders)),
         fixed_s=told.fixed_s,
         seconds_of=tuple(told.seconds_of),
     )
     for row in rows(pool, ways, told.minutes):
         print(row)
+    if pool.long and pool.long_s and told.minutes_together:
+        print("\nsearch and confirmation of its front within one time:")
+        for row in rows_together(pool, ways, told.minutes_together):
+            print(row)
 
 
 if __name__ == "__main__":
