@@ -162,7 +162,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
     from scalesearch.deployment.targets import get_target
     from scalesearch.spaces.axes import largest_value
     from scalesearch.spaces.suggest import for_target
-    from scalesearch.study.continuing import begun_study, refuse_other_settings, target_here
+    from scalesearch.study.continuing import begun_study, refuse_other_settings, require_budget, target_here
     from scalesearch.study.fitted_space import (
         fitted_space,
         largest_input,
@@ -192,9 +192,9 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
     settings = replace(settings, sampler=chosen.name, lengths=lengths, data=with_fit(settings.data, stored, task))
     if begun and stored:
         chip = target_here(chip, stored, threads=settings.latency.threads)
-        stored = made_longer(stored, space, lengths)
-        if lengths == "on":
-            begun = replace(begun, full_updates=space.lengths[-1])
+        if stored is not (longer := made_longer(stored, space, lengths)):
+            begun, stored = replace(begun, full_updates=space.lengths[-1]), longer
+            require_budget(begun, settings.budget)
         space = fitted_space(space, base, chip, stored.space, parent=settings.parent)
         refuse_other_settings(stored, settings, space, base, chip)
     else:

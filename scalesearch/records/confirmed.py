@@ -94,6 +94,7 @@ def as_confirmed(record: MeasuredTrial, run: ConfirmedRun) -> MeasuredTrial:
     return replace(
         record,
         cost=run.cost or searched,
+        full_updates=0 if record.short else record.full_updates,  # confirmed before its study was made longer
         training=replace(
             record.training,
             float_score=run.float_score,

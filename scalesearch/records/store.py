@@ -34,6 +34,16 @@ class RecordStore:
         replace_file(path, to_json(record, _ADAPTER) + b"\n")
         return path
 
+    def make_longer(self, full_updates: int) -> None:
+        """Store the records again whose study has been made longer since: its front has other members now.
+
+        Args:
+            full_updates: Updates of a member of the front; 0 changes nothing.
+        """
+        for record in self.all() if full_updates else ():
+            if (current := record.in_study_of(full_updates)) is not record:
+                self.save(current)
+
     def load(self, trial: int) -> TrialRecord:
         """Return the record of one trial.
 

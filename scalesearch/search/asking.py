@@ -1,6 +1,7 @@
 """Asks Optuna for trials: what a killed run left behind, then siblings and branches, then what the sampler proposes."""
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -282,6 +283,10 @@ class Asker:
         name = self._sampler_of(number)
         study.sampler = make_sampler(name, seed=sampling.seed, trial=number, workers=sampling.workers)
         if number < self._next_number:
+            # It may be of a run before the study was made longer, without a length of its own: it had the shortest.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.sampler = optuna.samplers.PartialFixedSampler(self._lengths.shortest, study.sampler)
             return self._opened.live_trial(number)
         self._next_number += 1
         trial = study.ask()

@@ -113,7 +113,7 @@ class _Run:
     ) -> None:
         self._folder, self._problem, self._opened, self._pool = folder, problem, opened, pool
         self._listener, self._workers = watchers.listener, settings.workers
-        self._ledger = Ledger(folder, budget=settings.budget, full_updates=problem.full_updates)
+        self._ledger = Ledger(folder, budget=settings.budget)
         self._precisions = Precisions(
             self._ledger, problem.space, problem.plan, siblings=settings.siblings, adaptive=settings.adaptive
         )

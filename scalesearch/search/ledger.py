@@ -63,23 +63,10 @@ class Asked:
 class Ledger:
     """All trials of one study. Its state is derived from the records on disk, so every later run has the same."""
 
-    def __init__(self, folder: Path, *, budget: int, full_updates: int = 0) -> None:
-        """Read the records of the study in `folder`.
-
-        A study that was made longer has other members of the front than before: its records are stored again with that.
-
-        Args:
-            folder: The study's folder.
-            budget: In full trainings.
-            full_updates: Updates of a member of the front, where candidates are trained by unlike lengths; else 0.
-        """
+    def __init__(self, folder: Path, *, budget: int) -> None:
+        """Read the records of the study in `folder`."""
         self._store, self.budget = RecordStore(folder), budget
-        self.records = dict[int, TrialRecord]()
-        for record in self._store.all():
-            current = record.in_study_of(full_updates)
-            if current is not record:
-                self._store.save(current)
-            self.records[record.trial] = current
+        self.records = {record.trial: record for record in self._store.all()}
         self.running: dict[int, Asked] = {}
         self._parked: list[Asked] = []  # wait for an equal trial that is running
         self._finished: dict[str, TrialRecord] = {}  # by key, to answer repeated candidates

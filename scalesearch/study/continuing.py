@@ -1,6 +1,7 @@
 """The study that a command would continue, as far as it is known before its images are loaded."""
 
 import contextlib
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,6 +49,22 @@ def begun_study(folder: Path) -> Begun | None:
     if session is None:
         return None
     return Begun(session=session, records=RecordStore(folder).all())
+
+
+def require_budget(begun: Begun, budget: int) -> None:
+    """Raise ConfigError if a study that is made longer has used up the budget: it would be left without a front.
+
+    Args:
+        begun: The study, with the updates that a member of the front makes from now on.
+        budget: In full trainings.
+    """
+    if budget - begun.charged < 1:
+        message = (
+            f"budget {budget}: expected at least {math.ceil(begun.charged + 1)} for a study whose trainings count as "
+            f"{begun.charged:g} of {begun.full_updates} updates from now on, {begun.session.folder}.\nWith less, none "
+            "of that length would be made, and the front would be empty. Give a larger --budget."
+        )
+        raise ConfigError(message)
 
 
 def target_here(target: Target, stored: Session, *, threads: int) -> Target:

@@ -56,6 +56,8 @@ class Keeper:
                 knee=balance.trial if balance else None,
             )
             self._drawn, self._seen = members, trials
+        elif not members:  # that of a study that was made longer, before
+            (folder / "front.png").unlink(missing_ok=True)
         kept = {model_path(folder, trial).name for trial in members}
         for path in (folder / "models").glob("trial_*.onnx"):
             # The models of a trial without a record belong to one that is in progress.

@@ -1,9 +1,11 @@
 """Decide how long the candidates of a study are trained: all alike, or by lengths that the search chooses from."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from scalesearch.config import load_run
 from scalesearch.errors import ConfigError
 from scalesearch.spaces.axes import axis_of, default_value
 from scalesearch.spaces.suggest import usual
@@ -25,26 +27,37 @@ def with_study_lengths(space: SearchSpace, settings: RunSettings, stored: Sessio
     """Return the space with the numbers of updates of the stored study, and with longer ones if they are asked for.
 
     A study can be made longer, since a longer training goes on with the trunk of a shorter one: it then has the lengths
-    it had and those that are asked for. It goes on as it is where the space asks for what it was begun with (also if
-    the default of a shipped space has changed since), or for its greatest length alone. Whatever else is asked for
-    stays, and is refused later.
+    it had and those that are asked for. That takes a number that the space's own file does not have, as by `--set`: a
+    default makes no study longer. A study goes on as it is where its greatest length alone is asked for, or the default
+    of a shipped space that was another when the study was begun. Whatever else is asked for stays, and is refused
+    later.
 
     Args:
         space: The space that was asked for.
         settings: The settings that were asked for.
         stored: The study's last run; None for a new study.
     """
-    if stored is None or settings.lengths == "off":
+    if stored is None:
         return space
     kept, asked = _lengths_of(stored.space), _lengths_of(space)
     if asked == kept or not (kept and asked) or _is_axis(stored):
         return space
     former, now = _FORMER_STEPS.get(space.name, ((), ()))
-    begun_so = len(kept) == 1 and kept[0] in former and asked == now
-    if begun_so or asked == kept[: len(asked)] or (asked[-1] == kept[-1] and {*asked} < {*kept}):
+    if kept[0] in former and asked == now:
+        return _with(space, kept)
+    if settings.lengths == "off":
+        return space
+    if asked[-1] == kept[-1] and {*asked} < {*kept}:
         return _with(space, kept)
     longer = _with(space, sorted({*kept, *asked}))
-    return longer if _is_longer(stored, longer) else space
+    return longer if is_longer(stored, longer) and not _is_of_file(asked, settings) else space
+
+
+def _is_of_file(lengths: Sequence[int], settings: RunSettings) -> bool:
+    """Tell whether the file of the settings' space has these numbers of updates, so that nobody asked for them."""
+    with contextlib.suppress(ConfigError):  # a space that the caller made, who has it nowhere else
+        return load_run(space=settings.space)[1].lengths == tuple(lengths)
+    return False
 
 
 def made_longer(stored: Session, space: SearchSpace, lengths: LengthsSetting) -> Session:
@@ -55,12 +68,12 @@ def made_longer(stored: Session, space: SearchSpace, lengths: LengthsSetting) ->
         space: The space as `with_lengths` returned it.
         lengths: What it returned beside it.
     """
-    if lengths == "off" or not _is_longer(stored, space):
+    if lengths == "off" or not is_longer(stored, space):
         return stored
     return replace(stored, space=_with(stored.space, space.lengths))
 
 
-def _is_longer(stored: Session, space: SearchSpace) -> bool:
+def is_longer(stored: Session, space: SearchSpace) -> bool:
     """Tell whether the space has all lengths of the study and a greater one, to which its trunks can be trained on."""
     kept = _lengths_of(stored.space)
     if not kept or _is_axis(stored) or axis_of(stored.space.axes, _SCHEDULE) != Choice(values=("wsd",)):
@@ -80,7 +93,10 @@ def _is_axis(stored: Session) -> bool:
 
 
 def _with(space: SearchSpace, lengths: Sequence[int]) -> SearchSpace:
-    return space.with_axis(NamedAxis(name=STEPS, axis=Choice(values=tuple(lengths))))
+    axis = NamedAxis(name=STEPS, axis=Choice(values=tuple(lengths)))
+    if axis_of(space.axes, STEPS) is None:
+        return replace(space, axes=(*space.axes, axis))
+    return space.with_axis(axis)
 
 
 def with_lengths(
@@ -113,7 +129,7 @@ def _decided(space: SearchSpace, settings: RunSettings, sampler: SamplerName, st
     if stored:
         # In a study of before this setting it is `auto`.
         begun: LengthsSetting = "on" if stored.settings.lengths == "on" else "off"
-        if asked != "off" and _is_longer(stored, space):
+        if asked != "off" and is_longer(stored, space):
             begun = "on"
         if asked not in ("auto", begun):
             message = (
@@ -163,7 +179,7 @@ def lengths_notes(
         )
     elif len(kept) < len(now) and kept[-1] == now[-1]:
         yield f"lengths: {kept[-1]} updates for every candidate, as the study was begun"
-    if stored and lengths == "on" and _is_longer(stored, trained):
+    if stored and lengths == "on" and is_longer(stored, trained):
         before, recipe = _lengths_of(stored.space), usual(trained).recipe
         rising = {warmup_steps(replace(recipe, steps=steps)) for steps in (before[-1], kept[-1])}
         goes_on = "goes on with its trunk" if len(rising) == 1 else "begins anew, since its warm-up is longer"
@@ -171,10 +187,10 @@ def lengths_notes(
             f"lengths: longer than before. Candidates of {either(before)} updates leave the front, and each counts as "
             f"that part of a full training of {kept[-1]}; one that is trained longer {goes_on}"
         )
-    elif stored and now != kept and kept == _lengths_of(stored.space) and kept[-1] != now[-1]:
+    elif stored and now != kept and kept == _lengths_of(stored.space) and (lengths == "on" or kept[-1] != now[-1]):
         yield (
-            f"training: the study goes on with the {either(kept)} updates of each training that it was begun with; "
-            f"{asked.name} has {either(now) if now else 'none'} by now (--fresh or --to another folder takes them)"
+            f"training: the study goes on with the {either(kept)} updates of each training that it has; {asked.name} "
+            f"has {either(now)} by now (--fresh or --to another folder takes them)"
         )
 
 

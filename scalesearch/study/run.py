@@ -17,6 +17,7 @@ from scalesearch.execution.child_process import ChildLost, ChildStopped, run_apa
 from scalesearch.execution.stopping import interrupted_by_sigterm, stop_signals
 from scalesearch.files import remove_partial_files
 from scalesearch.folder_lock import FolderHold, hold_folder
+from scalesearch.records.store import RecordStore
 from scalesearch.search.coordinator import run_study
 from scalesearch.search.events import ENDED_WHOLE, Event, StudyOutcome, TrialFinished
 from scalesearch.search.problem import Problem
@@ -57,6 +58,7 @@ def run_search(
         preparation = Preparation()
         session = open_session(settings, space, folder, say=say, preparation=preparation, searches=True)
         settings = replace(settings, sampler=session.settings.sampler, lengths=session.settings.lengths)
+        RecordStore(folder).make_longer(session.full_updates)
         for warning in session.data.warnings:
             say(f"warning: {warning}")
         with preparation.training():

@@ -6,6 +6,7 @@ from typing import Final
 from scalesearch.spaces.axes import field_type
 from scalesearch.spaces.moves import free_axes
 from scalesearch.spaces.suggest import for_target
+from scalesearch.study.lengths import is_longer
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.session import Session
 from scalesearch.values.settings import DEFAULT_SAMPLER, MANY_TRIALS, QUICK_SAMPLER, RunSettings, SamplerName
@@ -72,7 +73,7 @@ def chosen_sampler(
     if settings.sampler != "auto":
         return ChosenSampler(name=settings.sampler)
     if stored:
-        gives_way = stored.sampler_gives_way and space.lengths == stored.space.lengths  # not if made longer
+        gives_way = stored.sampler_gives_way and not is_longer(stored, space)
         later = f"; beyond {_MANY} {QUICK_SAMPLER} goes on" if gives_way else ""
         return ChosenSampler(name=stored.settings.sampler_name, why=f"as before{later}", gives_way=gives_way)
     axes, lengths = free_axes(for_target(space, target)), len(space.lengths) > 1 and settings.lengths != "off"

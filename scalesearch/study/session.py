@@ -12,8 +12,10 @@ from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.targets import fit_chip, get_target
 from scalesearch.networks.own_module import code_reader, code_sha256
 from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
+from scalesearch.records.store import RecordStore
 from scalesearch.spaces.axes import largest_value
 from scalesearch.spaces.suggest import usual
+from scalesearch.study.continuing import Begun, require_budget
 from scalesearch.study.fitted_space import (
     fitted_space,
     largest_input,
@@ -89,7 +91,10 @@ def open_session(
     sampler = chosen.name
     space, lengths = with_lengths(space, settings, sampler, stored)
     notes = [*lengths_notes(asked, space, lengths, sampler, stored)]
-    stored = made_longer(stored, space, lengths) if stored else None
+    if stored and stored is not (longer := made_longer(stored, space, lengths)):
+        full, records = space.lengths[-1], RecordStore(folder).all()
+        require_budget(Begun(session=stored, records=records, full_updates=full), settings.budget)
+        stored = longer
     space = fitted_space(space, base, target, stored.space if stored else None, parent=settings.parent)
     for line in size_notes(space, base, settings.data.framing):
         say(line)

@@ -25,9 +25,10 @@ from scalesearch.search.fates import record_of
 from scalesearch.search.growth import propose, unfinished
 from scalesearch.search.ledger import Asked, Ledger
 from scalesearch.search.lengths import MEMBERS_SHARE, Lengths, RunRoom
+from scalesearch.search.storage import opened_study
 from scalesearch.search.time_limit import TimeLimit
 from scalesearch.spaces.moves import drawn
-from scalesearch.spaces.suggest import cheapest, suggest
+from scalesearch.spaces.suggest import cheapest, suggest, trial_parameters
 from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import MeasuredTrial, TrialRecord
@@ -495,7 +496,13 @@ def test_a_study_that_is_made_longer_trains_on_what_it_has(tmp_path: Path) -> No
     run(tmp_path, 6, space=alike, plan=FakePlanner(), make=MakeLearns(tmp_path), sampler="growth")
     brief = RecordStore(tmp_path).all()
     assert {record.candidate.recipe.steps for record in brief} == {240} and pareto_front(brief)
+    left = replace(brief[-1].candidate, scaling=replace(brief[-1].candidate.scaling, width=WIDEST, resolution=1.5))
+    with opened_study(tmp_path, url="") as opened:
+        opened.study.enqueue_trial(trial_parameters(left, alike))
+        suggest(opened.study.ask(), alike)
+    RecordStore(tmp_path).make_longer(FULL)
     records = search(tmp_path, 4)
+    assert records[len(brief)].candidate == left, "a trial that was left behind has the length that it had"
     assert [record.candidate for record in records[: len(brief)]] == [record.candidate for record in brief]
     assert all(record.trained_in_part for record in records[: len(brief)] if record.state == "complete")
     assert sum(record.charge for record in records) == pytest.approx(4, abs=0.5)

@@ -29,3 +29,12 @@ def test_the_picture_holds_every_trial_at_the_end_and_is_drawn_with_the_front_be
     for _ in range(2):
         keeper.write(records, pareto_front(records))
     assert drawn == [[0], [0, 1, 2]], "once, with the dominated trials"
+
+
+def test_a_picture_of_a_front_that_is_no_more_is_removed(
+    tmp_path: Path, make_record: Callable[..., MeasuredTrial]
+) -> None:
+    (tmp_path / "front.png").write_bytes(b"before the study was made longer")
+    record = make_record(0)
+    Keeper(tmp_path, "signs").write([record.in_study_of(9 * record.candidate.recipe.steps)], [])
+    assert not (tmp_path / "front.png").exists()

@@ -1,7 +1,7 @@
 """A session keeps how its images are read, so that all later work reads them alike."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ from scalesearch.data.calibration_images import calibration_indices
 from scalesearch.errors import ConfigError
 from scalesearch.export.reading import reading_facts
 from scalesearch.records.run_file import read_run_file, write_run_file
+from scalesearch.records.store import RecordStore
 from scalesearch.study.preparation import Preparation
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import get_task
+from scalesearch.values.candidate import Recipe
+from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session, reference_path
 from scalesearch.values.settings import DEFAULT_SAMPLER, Machine, RunSettings
-from scalesearch.values.space import Axis, Choice, SearchSpace
+from scalesearch.values.space import Axis, Choice, NamedAxis, SearchSpace
 
 SPACE = 'network = "resnet_small"\nresolution_px = 16\n[training]\nsteps = 2\n'
 
@@ -483,17 +486,64 @@ def test_a_study_is_made_longer_and_goes_on_so(tmp_path: Path) -> None:
     assert "Candidates of 4 updates leave the front" in told and told.endswith(
         "begins anew, since its warm-up is longer"
     )
-    for overrides in ((), ("training.steps=4",), ("training.steps=16",), ("training.steps=[4,16]",)):
+    for overrides in ("training.steps=16", "training.steps=[4,16]"):
         said.clear()
-        again = opened(root, *(overrides or ("training.steps=4",)), say=said.append)
+        again = opened(root, overrides, say=said.append)
         assert (again.space.lengths, again.full_updates) == ((4, 16), 16)
         assert not any(line.startswith("lengths: longer") for line in said)
     said.clear()
     assert opened(root, "training.steps=[8,64]", say=said.append).space.lengths == (4, 8, 16, 64)
     assert [line for line in said if "longer than before. Candidates of 4 or 16 updates leave" in line]
-    for fewer in ("training.steps=8", "training.steps=[4,16,32]"):
+    for fewer in ("training.steps=4", "training.steps=8", "training.steps=[4,16,32]"):
         with pytest.raises(ConfigError, match=r"space\.axes\.training\.steps"):
             opened(root, fewer)
+
+
+def test_the_numbers_of_a_space_of_its_own_make_no_study_longer(tmp_path: Path) -> None:
+    source = {"data.source": str(write(tmp_path / "scans", 1000))}
+
+    def lengths(*overrides: str, folder: str, budget: int = 20) -> tuple[int, ...]:
+        settings, space = load_run(space="resnet_small", overrides=overrides, flags=source)
+        return open_session(replace(settings, budget=budget), space, tmp_path / folder).space.lengths
+
+    assert lengths("training.steps=60", folder="tried") == (60,)
+    with pytest.raises(ConfigError, match=r"(?s)training\.steps.*--fresh"):
+        lengths(folder="tried")
+    assert lengths("training.steps=961", folder="tried") == (60, 961)
+    # Begun when 240 was the default, it is continued without a setting, also after it was made longer.
+    assert lengths("training.steps=240", folder="before") == (240,) == lengths(folder="before")
+    assert lengths("lengths=off", folder="before") == (240,), "as by `scalesearch.evaluate`"
+    assert lengths("training.steps=[480,1920]", folder="before") == (240, 480, 1920) == lengths(folder="before")
+
+
+def test_a_space_without_a_number_of_updates_is_made_longer(tmp_path: Path) -> None:
+    root = write(tmp_path / "scans", 1000)
+    settings, space = load_run(overrides=("latency.warmup_s=0.01",), flags={"data.source": str(root), "target": "cpu"})
+    bare = replace(space, axes=tuple(named for named in space.axes if named.name != "training.steps"))
+    default = Recipe().steps
+    assert open_session(settings, bare, tmp_path / "study").space.lengths == ()
+    longer = replace(bare, axes=(*bare.axes, NamedAxis(name="training.steps", axis=Choice(values=(9 * default,)))))
+    assert open_session(settings, longer, tmp_path / "study").space.lengths == (default, 9 * default)
+    with pytest.raises(ConfigError, match=r"training\.steps"):
+        open_session(settings, bare, tmp_path / "study")
+
+
+def test_a_study_is_not_made_longer_where_the_budget_has_no_room_for_it(
+    tmp_path: Path, make_record: Callable[..., MeasuredTrial]
+) -> None:
+    root = write(tmp_path / "scans", 1000)
+    session = opened(root, "training.steps=4")
+    for trial in range(4):
+        record = make_record(trial)
+        recipe = replace(record.candidate.recipe, steps=4)
+        training = replace(record.training, steps=4, new_steps=4)
+        candidate = replace(record.candidate, recipe=recipe)
+        RecordStore(session.folder).save(replace(record, candidate=candidate, training=training))
+    stored = (session.folder / "run.toml").read_bytes()
+    with pytest.raises(ConfigError, match=r"budget 2: expected at least 3 .* count as 2 of 8 updates"):
+        opened(root, "training.steps=8", "budget=2")
+    assert (session.folder / "run.toml").read_bytes() == stored
+    assert opened(root, "training.steps=8", "budget=3").full_updates == 8
 
 
 @pytest.mark.parametrize(
