@@ -148,14 +148,17 @@ def _footnotes(shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *,
 
 
 def _trained_on(records: Sequence[TrialRecord]) -> list[str]:
-    """Return lines on what the search's own longer trainings tell about the front; none where there are too few."""
-    if not any(record.full_updates for record in records):
-        return []
-    from scalesearch.analysis.longer_trainings import longer_trainings
-    from scalesearch.views.brief_bias import longer_lines
+    """Return lines on what the search's own longer trainings tell about the front, or that they tell nothing."""
+    from scalesearch.analysis.front import pareto_front
+    from scalesearch.views.words import unknown_bias_line
 
-    found = longer_trainings(records)
-    return list(longer_lines(found)) if found else []
+    if any(record.full_updates for record in records):
+        from scalesearch.analysis.longer_trainings import longer_trainings
+        from scalesearch.views.brief_bias import longer_lines
+
+        if found := longer_trainings(records):
+            return list(longer_lines(found))
+    return [unknown_bias_line(pareto_front(records))]
 
 
 def _confirmed(folder: Path, records: Sequence[TrialRecord]) -> list[str]:

@@ -352,6 +352,7 @@ def _notes(settings: RunSettings, ground: _Ground) -> Iterable[str]:
     from scalesearch.spaces.suggest import ends_short, without_effect
     from scalesearch.study.fitted_space import largest_input, size_notes
     from scalesearch.study.parent import look_ahead, requested_parent
+    from scalesearch.study.sided_classes import mirrors_by_space
     from scalesearch.tasks.registry import sources_of
 
     space, base, target = ground.space, ground.base, ground.target
@@ -362,6 +363,8 @@ def _notes(settings: RunSettings, ground: _Ground) -> Iterable[str]:
             f"flips: {base.name} is trained once before the search, to see whether images may be mirrored, unless the "
             "names of two classes differ by left and right alone"
         )
+    if not ground.begun and (line := mirrors_by_space(space)):
+        yield line
     if ground.begun and settings.parent:
         yield f"parent: {settings.parent}, as the study keeps it"
     elif outlook := look_ahead(requested_parent(settings), base):

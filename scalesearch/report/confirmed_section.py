@@ -21,6 +21,7 @@ from scalesearch.views.words import (
     latency_with_interval,
     score_axis,
     score_noun_of,
+    unknown_bias_line,
 )
 
 
@@ -39,7 +40,8 @@ def confirmed(study: StudyContents) -> str:
         if study.unreadable:
             words = f"Left out: {study.unreadable}"
         trained_on = longer_trainings(study.records)
-        told = [f"{line[0].upper()}{line[1:]}." for line in longer_lines(trained_on)] if trained_on else []
+        lines = longer_lines(trained_on) if trained_on else [unknown_bias_line(study.front)] if study.front else []
+        told = [f"{line[0].upper()}{line[1:]}." for line in lines]
         return section("confirmed", title, *(paragraph(text) for text in (words, *told)))
     noun = score_noun_of(move.record for move in found.moves)
     caption = f"{noun.capitalize()} against latency after full training"

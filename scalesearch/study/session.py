@@ -31,7 +31,7 @@ from scalesearch.study.parent import ParentRequest, PriorParent, prepare_parent
 from scalesearch.study.preparation import Preparation
 from scalesearch.study.reference import make_reference, with_reference
 from scalesearch.study.sampler import chosen_sampler
-from scalesearch.study.sided_classes import with_sides_told
+from scalesearch.study.sided_classes import mirrors_by_space, with_sides_told
 from scalesearch.tasks.registry import checked_sources, require_own_axes, require_postprocessing, task_for
 from scalesearch.training.machine import kept_machine, probe_machine
 from scalesearch.values.network_spec import InputSize, NetworkSpec
@@ -113,7 +113,7 @@ def open_session(
     dataset = images.dataset.normalised_by(parent.mean, parent.std) if parent else images.dataset
     dataset = with_sides_told(dataset, asked)
     say(_machine_words(machine, stored))
-    for line in filter(None, (chosen.line, *notes)):
+    for line in filter(None, (chosen.line, *notes, "" if stored else mirrors_by_space(asked))):
         say(line)
     session = Session(
         folder=folder,

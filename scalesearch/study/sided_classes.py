@@ -1,4 +1,4 @@
-"""Warn of classes that differ by left and right alone, where training mirrors images and so swaps them."""
+"""Say where training mirrors images, and warn of classes that this swaps: they differ by left and right alone."""
 
 import dataclasses
 import re
@@ -40,6 +40,20 @@ def with_sides_told(data: Dataset, space: SearchSpace) -> Dataset:
     if any(text.endswith(doubt) for text in data.warnings):  # the study keeps it, perhaps with another name of the data
         return data
     return dataclasses.replace(data, warnings=(*data.warnings, f"data {data.name}: {doubt}"))
+
+
+def mirrors_by_space(space: SearchSpace) -> str:
+    """Return the line that says that training mirrors images because the space says so; empty where it does not.
+
+    Args:
+        space: The space as the user gave it. Where it leaves mirror images to the program, that says its decision.
+    """
+    if axis_of(space.axes, FLIP) != Choice(values=(True,)):
+        return ""
+    return (
+        "flips: on, by the space: training mirrors images, which is wrong for letters and for signs that point one way "
+        f"(--set {FLIP}=auto finds out, {FLIP}=false turns it off)"
+    )
 
 
 def sided_pairs(class_names: Sequence[str]) -> tuple[tuple[str, str], ...]:

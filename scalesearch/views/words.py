@@ -9,7 +9,7 @@ from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Scal
 from scalesearch.values.latency import LATENCY_TITLES, Latency
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.quality import DEFAULT_METRIC, Quality, metric_title, score_noun
-from scalesearch.values.record import Gain, TrialRecord
+from scalesearch.values.record import Gain, MeasuredTrial, TrialRecord
 from scalesearch.values.target import Device
 
 _MOST_DECIMALS = 9
@@ -253,3 +253,13 @@ def score_change_text(gain: Gain) -> str:
     if gain.score_change is None:
         return "not compared: no candidate trained the network without it for as many updates"
     return f"{100 * gain.score_change:+.1f} points"
+
+
+def unknown_bias_line(front: Sequence[MeasuredTrial]) -> str:
+    """Return the line that stands below a front about whose bias nothing is known."""
+    updates = sorted({record.candidate.recipe.steps for record in front})
+    told = f"{updates[0]} to {updates[-1]}" if len(updates) > 1 else f"{updates[0]}"
+    return (
+        f"scores are of {told} updates: whether so few favour small, large or cut networks, is not known "
+        "(`scalesearch confirm` trains members longer, and finds out)"
+    )

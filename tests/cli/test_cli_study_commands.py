@@ -65,6 +65,8 @@ def test_front_is_a_table_from_fast_to_slow_with_knee_and_ties(folder: Path) -> 
     assert any(line.startswith("ties: 1 = 4 (") for line in lines)
     assert any(line.startswith("* trial 4 is the knee") for line in lines)
     assert "70.0 (68.0-72.0)" in "\n".join(lines)
+    (trust,) = [line for line in lines if line.startswith("scores are of ")]
+    assert "updates: whether so few favour small, large or cut networks, is not known (`scalesearch confirm`" in trust
 
 
 def test_front_fits_an_ordinary_terminal_without_losing_a_digit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from scalesearch.records.confirmed import UNKNOWN_COST, as_confirmed
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import Cost, MeasuredTrial
+from scalesearch.values.training_length import usual_full_length
 
 
 def run_of(record: MeasuredTrial) -> ConfirmedRun:
@@ -32,4 +33,6 @@ def test_a_confirmed_trial_is_no_short_one_in_a_study_that_was_made_longer(
     steps = record.candidate.recipe.steps
     short, member = (record.in_study_of(full_updates) for full_updates in (4 * steps, steps))
     assert not short.feasible and as_confirmed(short, run_of(short)).feasible
+    whole = replace(run_of(short), steps=usual_full_length(short.candidate.recipe, full_updates=4 * steps))
+    assert as_confirmed(short, whole).full_updates == 4 * steps, "confirmed since, by the length of the longer study"
     assert as_confirmed(member, run_of(member)).full_updates == steps

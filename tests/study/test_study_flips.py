@@ -144,8 +144,13 @@ def test_where_it_is_not_left_to_the_program_nothing_is_decided(tmp_path: Path, 
 
     session = opened(tmp_path, pictures(tmp_path, sided=False), space(**training), said)
 
-    assert not [line for line in said if line.startswith("flips")]
+    flips = [line for line in said if line.startswith("flips")]
     assert not (session.folder / "weights").exists()
+    assert len(flips) == (training.get("flip") is True)
+    assert all("on, by the space: training mirrors images" in line for line in flips)
+    said.clear()
+    opened(tmp_path, pictures(tmp_path, sided=False), space(**training), said)
+    assert not [line for line in said if line.startswith("flips")], "said once"
 
 
 @pytest.mark.parametrize("labels", [torch.arange(20).repeat_interleave(100), torch.arange(2000) % 2])
