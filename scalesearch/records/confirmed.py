@@ -13,7 +13,6 @@ from scalesearch.files import replace_file
 from scalesearch.records.stored_json import read_json, to_json
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import Cost, MeasuredTrial
-from scalesearch.values.training_length import usual_full_length
 
 FOLDER = "confirmed"
 UNKNOWN_COST: Final = Cost(macs=0, params=0)
@@ -85,11 +84,6 @@ def first_runs(study: Path) -> dict[int, ConfirmedRun]:
     return found
 
 
-def _before_longer(record: MeasuredTrial, run: ConfirmedRun) -> bool:
-    """Tell whether the trial was confirmed before its study was made longer, by the full length of that time."""
-    return record.short and run.steps != usual_full_length(record.candidate.recipe, full_updates=record.full_updates)
-
-
 def as_confirmed(record: MeasuredTrial, run: ConfirmedRun) -> MeasuredTrial:
     """Return the trial with the results of its run at full length.
 
@@ -100,7 +94,7 @@ def as_confirmed(record: MeasuredTrial, run: ConfirmedRun) -> MeasuredTrial:
     return replace(
         record,
         cost=run.cost or searched,
-        full_updates=0 if _before_longer(record, run) else record.full_updates,
+        full_updates=0 if record.short else record.full_updates,  # confirmed before its study was made longer
         training=replace(
             record.training,
             float_score=run.float_score,

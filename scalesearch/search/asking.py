@@ -283,11 +283,11 @@ class Asker:
         name = self._sampler_of(number)
         study.sampler = make_sampler(name, seed=sampling.seed, trial=number, workers=sampling.workers)
         if number < self._next_number:
-            # It may be of a run before the study was made longer, without a length of its own: it had the shortest.
+            left = self._opened.live_trial(number)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study.sampler = optuna.samplers.PartialFixedSampler(self._lengths.shortest, study.sampler)
-            return self._opened.live_trial(number)
+                study.sampler = optuna.samplers.PartialFixedSampler(self._lengths.left(left.params), study.sampler)
+            return left
         self._next_number += 1
         trial = study.ask()
         assert trial.number == number  # the lock keeps every other writer out

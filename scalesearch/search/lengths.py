@@ -1,7 +1,7 @@
 """Candidates that are trained by unlike lengths: how such a study begins, and whether a run has room to finish more."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -92,6 +92,16 @@ class Lengths:
         """The parameter with which a trial is as short as can be; empty if there are no lengths."""
         asked = trial_parameters(cheapest(self._space), self._space) if self.all else {}
         return {name: asked[name] for name in (STEPS, index_name(STEPS)) if name in asked}
+
+    def left(self, parameters: Mapping[str, OptunaChoice]) -> dict[str, OptunaChoice]:
+        """Return the parameter for the length of a trial that was left behind, if it has none for it as asked now.
+
+        It may have been asked before the study was made longer. If there was one length, that was the shortest.
+        """
+        known = parameters.get(STEPS)
+        if index_name(STEPS) in self.shortest and known in self.all:
+            return {index_name(STEPS): self.all.index(int(known))}
+        return self.shortest
 
     @property
     def too_little(self) -> bool:

@@ -48,7 +48,7 @@ def begun_study(folder: Path) -> Begun | None:
     session = read_run_file(folder)
     if session is None:
         return None
-    return Begun(session=session, records=RecordStore(folder).all())
+    return Begun(session=session, records=RecordStore(folder).all(), full_updates=session.full_updates)
 
 
 def require_budget(begun: Begun, budget: int) -> None:
@@ -61,8 +61,8 @@ def require_budget(begun: Begun, budget: int) -> None:
     if budget - begun.charged < 1:
         message = (
             f"budget {budget}: expected at least {math.ceil(begun.charged + 1)} for a study whose trainings count as "
-            f"{begun.charged:g} of {begun.full_updates} updates from now on, {begun.session.folder}.\nWith less, none "
-            "of that length would be made, and the front would be empty. Give a larger --budget."
+            f"{begun.charged:g} of {begun.full_updates} updates from now on, {begun.session.folder}.\nWith less there "
+            "may be no room for one of that length, without which there is no front. Give a larger --budget."
         )
         raise ConfigError(message)
 

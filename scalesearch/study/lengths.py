@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from scalesearch.config import load_run
@@ -27,10 +28,10 @@ def with_study_lengths(space: SearchSpace, settings: RunSettings, stored: Sessio
     """Return the space with the numbers of updates of the stored study, and with longer ones if they are asked for.
 
     A study can be made longer, since a longer training goes on with the trunk of a shorter one: it then has the lengths
-    it had and those that are asked for. That takes a number that the space's own file does not have, as by `--set`: a
-    default makes no study longer. A study goes on as it is where its greatest length alone is asked for, or the default
-    of a shipped space that was another when the study was begun. Whatever else is asked for stays, and is refused
-    later.
+    it had and those that are asked for. The numbers of the space's own file make no study longer, since nobody may have
+    asked for them: a study goes on as it is if it has some of them. So it does where its greatest length alone is asked
+    for, or the default of a shipped space that was another when the study was begun. Whatever else is asked for stays,
+    and is refused later.
 
     Args:
         space: The space that was asked for.
@@ -49,15 +50,18 @@ def with_study_lengths(space: SearchSpace, settings: RunSettings, stored: Sessio
         return space
     if asked[-1] == kept[-1] and {*asked} < {*kept}:
         return _with(space, kept)
+    if asked == _lengths_of_file(space, settings):
+        return _with(space, kept) if {*kept} < {*asked} else space
     longer = _with(space, sorted({*kept, *asked}))
-    return longer if is_longer(stored, longer) and not _is_of_file(asked, settings) else space
+    return longer if is_longer(stored, longer) else space
 
 
-def _is_of_file(lengths: Sequence[int], settings: RunSettings) -> bool:
-    """Tell whether the file of the settings' space has these numbers of updates, so that nobody asked for them."""
-    with contextlib.suppress(ConfigError):  # a space that the caller made, who has it nowhere else
-        return load_run(space=settings.space)[1].lengths == tuple(lengths)
-    return False
+def _lengths_of_file(space: SearchSpace, settings: RunSettings) -> tuple[int, ...]:
+    """Return the numbers of updates that the space has in its file, unasked; none for a space that the caller made."""
+    name = settings.space if Path(settings.space).stem == space.name else space.name
+    with contextlib.suppress(ConfigError):
+        return _lengths_of(load_run(space=name)[1])
+    return ()
 
 
 def made_longer(stored: Session, space: SearchSpace, lengths: LengthsSetting) -> Session:
@@ -169,7 +173,7 @@ def lengths_notes(
             "note: training.steps is a range, so candidates that were trained by unlike numbers of updates are "
             "compared as they are. List some, as [240, 480, 960]: then the front is of one length"
         )
-    now, kept = asked.lengths, trained.lengths
+    now, kept = _lengths_of(asked), _lengths_of(trained)
     if lengths == "on" and len(kept) > 1:
         yield f"lengths: trainings of {either(kept)} updates, as the search decides; the front: {kept[-1]}"
     elif len(kept) < len(now) and not stored:

@@ -490,6 +490,8 @@ def test_where_lengths_were_unlike_the_config_says_so_and_the_card_knows_the_def
 ) -> None:
     store = RecordStore(study.session.folder)
     record = study.trial(1)
+    recipe = dataclasses.replace(record.candidate.recipe, steps=960)
+    record = dataclasses.replace(record, candidate=dataclasses.replace(record.candidate, recipe=recipe))
     store.save(dataclasses.replace(record, full_updates=960))
     steps = updates(full_length(record.candidate.recipe, full_updates=960), pruned=False)
     assert steps == 4 * 960

@@ -513,6 +513,18 @@ def test_a_study_that_is_made_longer_trains_on_what_it_has(tmp_path: Path) -> No
     assert front and all(record.candidate.recipe.steps == FULL for record in front)
 
 
+def test_a_trial_left_behind_keeps_its_length_where_it_is_asked_otherwise_by_now(tmp_path: Path) -> None:
+    def lengths(*steps: int) -> Lengths:
+        space = replace(SPACE, axes=(*SPACE.axes[:-1], NamedAxis(name="training.steps", axis=Choice(values=steps))))
+        ledger = Ledger(tmp_path, budget=2)
+        return Lengths(space, ledger, full_updates=steps[-1], workers=1, time=TimeLimit(0.0))
+
+    assert lengths(240, 960).left({"training.steps": 960}) == {"training.steps": 240}, "its own value comes first"
+    assert lengths(240, 960).left({}) == {"training.steps": 240}, "from before there were several"
+    assert lengths(240, 960, 1920).left({"training.steps": 960}) == {"training.steps.index": 1}
+    assert lengths(240, 960, 1920).left({"scaling.width": 1.0}) == {"training.steps.index": 0}
+
+
 def test_without_lengths_nothing_is_given(tmp_path: Path) -> None:
     alike = Lengths(SPACE, Ledger(tmp_path, budget=8), full_updates=0, workers=1, time=TimeLimit(1.0))
     assert (alike.all, alike.full_updates, alike.given, alike.shortest) == ((), 0, 0, {})

@@ -526,6 +526,39 @@ def test_a_space_without_a_number_of_updates_is_made_longer(tmp_path: Path) -> N
     assert open_session(settings, longer, tmp_path / "study").space.lengths == (default, 9 * default)
     with pytest.raises(ConfigError, match=r"training\.steps"):
         open_session(settings, bare, tmp_path / "study")
+    several = replace(bare, axes=(*bare.axes, NamedAxis(name="training.steps", axis=Choice(values=(9, default)))))
+    assert open_session(settings, several, tmp_path / "other").full_updates == default
+    said = list[str]()
+    assert open_session(settings, bare, tmp_path / "other", say=said.append).space.lengths == (9, default)
+    assert [line for line in said if f"goes on with the 9 or {default} updates" in line and f"has {default} by" in line]
+
+
+def test_a_list_in_the_file_of_a_space_makes_no_study_longer_that_has_one_of_its_numbers(tmp_path: Path) -> None:
+    source = {"data.source": str(write(tmp_path / "scans", 1000))}
+    file = tmp_path / "mine.toml"
+    file.write_text(SPACE.replace("steps = 2", "steps = [2, 4, 8]"))
+    for sampler in ("growth", "tpe"):
+
+        def lengths(*overrides: str, folder: str = sampler) -> tuple[int, ...]:
+            settings, space = load_run(space=str(file), overrides=overrides, flags=source)
+            return open_session(settings, space, tmp_path / folder).space.lengths
+
+        assert lengths("training.steps=4", f"sampler={sampler}") == (4,) == lengths()
+    assert lengths("training.steps=8", "sampler=growth") == (4, 8) == lengths("training.steps=8")
+
+
+def test_the_file_is_that_of_the_space_which_the_library_was_given(tmp_path: Path) -> None:
+    settings, _ = load_run(flags={"data.source": str(write(tmp_path / "scans", 1000))})
+    assert settings.space == "resnet_small"
+
+    def lengths(*overrides: str) -> tuple[int, ...]:
+        _, space = load_run(space="mobilenet_small", overrides=overrides)
+        return open_session(settings, space, tmp_path / "study").space.lengths
+
+    assert lengths("training.steps=100") == (100,)
+    with pytest.raises(ConfigError, match=r"training\.steps"):
+        lengths()
+    assert lengths("training.steps=[240,480,960]") == (100, 240, 480, 960)
 
 
 def test_a_study_is_not_made_longer_where_the_budget_has_no_room_for_it(
