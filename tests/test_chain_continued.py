@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.records.confirmed import read_confirmed, work_folder
 from scalesearch.records.run_file import stored_session
+from scalesearch.search.events import StudyOutcome
 from scalesearch.study.run import run_search
 from scalesearch.values.record import MeasuredTrial
 
@@ -89,3 +91,28 @@ def test_a_confirmation_that_starts_anew_continues_the_trunks_of_its_seeds(study
     anew, said = confirmed(30, fresh=False)
     assert said == []
     assert continued == anew != brief
+
+
+def test_a_study_made_longer_goes_on_with_its_trunk_and_ends_as_one_that_began_so(
+    study: tuple[Path, MeasuredTrial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scalesearch.dashboard.publisher.installed", lambda: False)
+    folder, record = study
+    shutil.copytree(folder, tmp_path / "longer")
+
+    def searched(to: Path) -> tuple[StudyOutcome, list[str]]:
+        overrides, said = (*SETTINGS, "training.steps=30"), list[str]()
+        flags = {"data.source": str(folder.parent / "colours.npz"), "budget": 2}
+        settings, space = load_run(space=str(folder.parent / "tiny.toml"), overrides=overrides, flags=flags)
+        return run_search(settings, space, to, say=said.append), said
+
+    longer, said = searched(tmp_path / "longer")
+    assert [line for line in said if "longer than before" in line and line.endswith("goes on with its trunk")]
+    old, (member,) = longer.records[0], longer.front
+    assert old.trained_in_part and old.charge == pytest.approx(12 / 30)
+    assert old == replace(record, full_updates=30)
+    assert (member.training.steps, member.training.new_steps) == (30, 24)
+    anew, _ = searched(tmp_path / "anew")
+    assert anew.front[0].training.new_steps == 30
+    assert member.onnx_sha256 == anew.front[0].onnx_sha256
+    assert (tmp_path / "longer" / "models").joinpath(f"trial_{member.trial:06d}.onnx").exists()
