@@ -201,15 +201,19 @@ class Pool:
         return 100 * hypervolume(points, (0.0, slowest_ms)) / math.log(slowest_ms / fastest_ms)
 
 
-def rows(pool: Pool, ways: Sequence[Way], minutes: Sequence[float]) -> Iterator[str]:
-    """Yield the lines of the table."""
+Cells = Callable[["Pool", Sequence[Sequence[Trained]], float], str]
+"""Returns the cells of a recipe's networks, by seed, for a time in seconds."""
+
+
+def rows(pool: Pool, ways: Sequence[Way], minutes: Sequence[float], *, head: str, cells: Cells) -> Iterator[str]:
+    """Yield the lines of a table."""
     yield f"{'':20}" + "".join(f"{f'{each:g} min':>34}" for each in minutes)
-    yield f"{'recipe':20}" + f"{'networks':>10}{'front':>12}{'confirmed':>12}" * len(minutes)
+    yield f"{'recipe':20}" + head * len(minutes)
     for way in ways:
         by_seed = [found for seed in range(100) if (found := trained(pool.done, way, seed, pool.seconds_of))]
         if by_seed:
-            cells = "".join(_cells(pool, by_seed, 60 * each) for each in minutes)
-            yield f"{way.name:20}{cells}   {len(by_seed)} seed{'s' * (len(by_seed) > 1)}"
+            told = "".join(cells(pool, by_seed, 60 * each) for each in minutes)
+            yield f"{way.name:20}{told}   {len(by_seed)} seed{'s' * (len(by_seed) > 1)}"
 
 
 def _cells(pool: Pool, by_seed: Sequence[Sequence[Trained]], seconds: float) -> str:
@@ -227,17 +231,6 @@ def _cells(pool: Pool, by_seed: Sequence[Sequence[Trained]], seconds: float) -> 
     out = "*" if count > 0.95 * len(SHAPES) else " "
     confirmed = f"{statistics.fmean(longs):.1f}" if longs else "-"
     return f"{count:>9.1f}{out}{statistics.fmean(means):>7.1f} ±{spread:<3.1f}{confirmed:>11}"
-
-
-def rows_together(pool: Pool, ways: Sequence[Way], minutes: Sequence[float]) -> Iterator[str]:
-    """Yield the lines of the table of search and confirmation within one time."""
-    yield f"{'':20}" + "".join(f"{f'{each:g} min':>34}" for each in minutes)
-    yield f"{'recipe':20}" + f"{'searched':>10}{'members':>9}{'confirmed':>15}" * len(minutes)
-    for way in ways:
-        by_seed = [found for seed in range(100) if (found := trained(pool.done, way, seed, pool.seconds_of))]
-        if by_seed:
-            cells = "".join(_cells_together(pool, by_seed, 60 * each) for each in minutes)
-            yield f"{way.name:20}{cells}   {len(by_seed)} seed{'s' * (len(by_seed) > 1)}"
 
 
 def _cells_together(pool: Pool, by_seed: Sequence[Sequence[Trained]], seconds: float) -> str:
@@ -317,11 +310,13 @@ def main() -> None:
         fixed_s=told.fixed_s,
         seconds_of=tuple(told.seconds_of),
     )
-    for row in rows(pool, ways, told.minutes):
+    head = f"{'networks':>10}{'front':>12}{'confirmed':>12}"
+    for row in rows(pool, ways, told.minutes, head=head, cells=_cells):
         print(row)
     if pool.long and pool.long_s and told.minutes_together:
         print("\nsearch and confirmation of its front within one time:")
-        for row in rows_together(pool, ways, told.minutes_together):
+        head = f"{'searched':>10}{'members':>9}{'confirmed':>15}"
+        for row in rows(pool, ways, told.minutes_together, head=head, cells=_cells_together):
             print(row)
 
 

@@ -143,8 +143,11 @@ def test_another_space_data_or_recipe_is_refused_with_the_difference(
     folder, _ = study
     before = RecordStore(folder).all()
     with pytest.raises(ConfigError, match=r"training\.steps") as caught:
-        search(folder, data_file, space_file, "training.steps=25")
-    assert "24" in str(caught.value) and "25" in str(caught.value) and "--fresh" in str(caught.value)
+        search(folder, data_file, space_file, "training.steps=23")
+    assert "24" in str(caught.value) and "23" in str(caught.value) and "--fresh" in str(caught.value)
+    # More updates make the study longer, but not where its budget has no room for one of these trainings.
+    with pytest.raises(ConfigError, match="of 25 updates from now on"):
+        search(folder, data_file, space_file, "training.steps=25", budget=2)
     images, labels = colour_images(200, 9)
     np.savez(tmp_path / "other.npz", images=images, labels=labels)
     with pytest.raises(ConfigError, match=r"data\.fingerprint"):

@@ -97,10 +97,7 @@ def _is_axis(stored: Session) -> bool:
 
 
 def _with(space: SearchSpace, lengths: Sequence[int]) -> SearchSpace:
-    axis = NamedAxis(name=STEPS, axis=Choice(values=tuple(lengths)))
-    if axis_of(space.axes, STEPS) is None:
-        return replace(space, axes=(*space.axes, axis))
-    return space.with_axis(axis)
+    return space.with_axis(NamedAxis(name=STEPS, axis=Choice(values=tuple(lengths))))
 
 
 def with_lengths(

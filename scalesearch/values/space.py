@@ -127,7 +127,9 @@ class SearchSpace:
         return self.with_axis(NamedAxis(name=FLIP, axis=Choice(values=(flip,))))
 
     def with_axis(self, axis: NamedAxis) -> "SearchSpace":
-        """Return the space with `axis` in place of its axis of the same name."""
+        """Return the space with `axis` in place of its axis of the same name; as its last one if it has none."""
+        if all(named.name != axis.name for named in self.axes):
+            return replace(self, axes=(*self.axes, axis))
         return replace(self, axes=tuple(axis if named.name == axis.name else named for named in self.axes))
 
     def with_fixed(self, name: str, value: str | float) -> "SearchSpace":
