@@ -13,7 +13,9 @@ The rule, written down before any run:
   fraction of the best possible, the front of 50,000 random candidates and of all that any search found.
 * No search is told the reference point of that hypervolume.
 * `global` chooses among the candidates whose stages are scaled alike (4 resolutions, 5 widths, 2 depths, 2 kernels; the
-  stem stays as it is in both), all others among all candidates. Too many MACs cost nothing, as in a run.
+  stem stays as it is in both), all others among all candidates.
+* All are asked by the rules of a run, as in `replay.samplers`: what has too many MACs is told as such and costs
+  nothing, four candidates in a row that taught nothing are followed by random draws, and twenty end the search.
 """
 
 import argparse
@@ -30,14 +32,13 @@ import optuna
 from replay.compare_samplers import cell, reached
 from replay.large import Surrogate, known_of
 from replay.lines import read_lines
-from replay.session import Observed
+from replay.session import InARow, Observed
 from replay.shapes import Shape, large_space, shape_of
 from scalesearch.analysis.baselines import DRAWS_ITS_START, RANDOM_START
 from scalesearch.analysis.belief import Observation
 from scalesearch.analysis.front import Point, hypervolume, undominated
 from scalesearch.search.costs import in_trainings
 from scalesearch.search.growth import propose
-from scalesearch.search.ledger import FREE_IN_A_ROW
 from scalesearch.search.samplers import make_sampler
 from scalesearch.spaces.moves import drawn
 from scalesearch.spaces.suggest import cheapest, suggest, trial_parameters
@@ -49,8 +50,9 @@ NOISE_SD: Final = (0.009, 0.005)
 """Standard deviations of the accuracy by a trunk's seed and by a network's own: together 1.02 points, as in the table
 of grocery42."""
 LATENCY_NOISE: Final = 0.006
-FIXED_S: Final = 3.0
-"""Quantization, score and timing of a point: medians of the table of grocery42 are 1.6 and 1.3 s."""
+FIXED_S: Final = 1.4
+"""Quantization, score and timing of a point: the median of the table of grocery42, in int8 and in fp32."""
+LIMIT: Final = "max_macs"
 FRONT_DRAWS: Final = 50_000
 
 
@@ -77,14 +79,14 @@ class LargeReplay:
         """Number of networks trained so far."""
         return len(self._networks)
 
-    def is_refused(self, candidate: Candidate) -> bool:
-        """Tell whether the candidate has too many MACs."""
-        return bool(np.exp(self._surrogate.tell([candidate])["log_macs"][0]) > self._limit_macs)
+    def excess(self, candidate: Candidate) -> float:
+        """Return by how much the candidate's MACs exceed the limit, as a part of it; above 0, it is refused."""
+        return float(np.exp(self._surrogate.tell([candidate])["log_macs"][0])) / self._limit_macs - 1
 
     def evaluate(self, candidate: Candidate) -> Observed:
         """Train, score and time a candidate, or return what is known of it."""
         if candidate in self.observed:
-            return replace(self.observed[candidate], charged=False)
+            return replace(self.observed[candidate], charged=False, repeated=True)
         told, shape = (
             {name: float(each[0]) for name, each in self._surrogate.tell([candidate]).items()},
             shape_of(candidate),
@@ -125,31 +127,34 @@ def searched(replay: LargeReplay, space: SearchSpace, name: SamplerName, *, seed
         trainings: How many networks are trained.
     """
     study = optuna.create_study(directions=["maximize", "minimize"])
-    asked, free, spent_s, random = 0, 0, 0.0, np.random.default_rng([seed, 4])
-    while replay.trainings < trainings and free < FREE_IN_A_ROW:
+    asked, in_a_row, spent_s, random = 0, InARow(), 0.0, np.random.default_rng([seed, 4])
+    while replay.trainings < trainings and not in_a_row.ended:
         began = time.perf_counter()
         start = asked < RANDOM_START.get(name, RANDOM_START["gp"]) and name not in DRAWS_ITS_START
+        by_chance = start or in_a_row.by_chance(name)
         queued: Candidate | None = None
         if asked == 0:
             queued = cheapest(space)
         elif name == "growth" and start:
             queued = replace(drawn(space, random), pruning=Pruning())
-        elif name == "growth":
+        elif name == "growth" and not by_chance:
             queued = _proposed(replay, space, seed * 100_003 + asked)
         if queued:
             study.enqueue_trial(trial_parameters(queued, space))
-        kind: SamplerName = "random" if start or name == "growth" else name
+        kind: SamplerName = "random" if by_chance or name == "growth" else name
         study.sampler = make_sampler(kind, seed=seed, trial=asked, workers=1)
         trial = study.ask()
         candidate = suggest(trial, space)
         spent_s, asked = spent_s + time.perf_counter() - began, asked + 1
-        if replay.is_refused(candidate):
+        excess = replay.excess(candidate)
+        trial.set_constraint(LIMIT, excess)
+        if excess > 0:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            free += 1
+            in_a_row.add_rejected()
             continue
         seen = replay.evaluate(candidate)
         study.tell(trial, [seen.score, seen.p50_ms])
-        free = 0 if seen.charged else free + 1
+        in_a_row.add(seen)
     return spent_s / asked
 
 
@@ -161,7 +166,7 @@ def _proposed(replay: LargeReplay, space: SearchSpace, seed: int) -> Candidate |
     ]
     return propose(
         space, observed, running=(), cost=in_trainings(space, replay.observed), seed=seed,
-        is_open=lambda each: each not in replay.observed and not replay.is_refused(each),
+        is_open=lambda each: each not in replay.observed and replay.excess(each) <= 0,
     )  # fmt: skip
 
 
@@ -192,14 +197,16 @@ def by_stages(candidate: Candidate) -> Candidate:
 class AlikeReplay(LargeReplay):
     """Answers for candidates whose stages are scaled alike, which it takes for those of the large space."""
 
-    def is_refused(self, candidate: Candidate) -> bool:
-        """Tell whether the candidate has too many MACs."""
-        return super().is_refused(by_stages(candidate))
+    def excess(self, candidate: Candidate) -> float:
+        """Return by how much the candidate's MACs exceed the limit, as a part of it."""
+        return super().excess(by_stages(candidate))
 
     def evaluate(self, candidate: Candidate) -> Observed:
         """Train, score and time a candidate; the search knows it by the candidate that it asked for."""
+        if candidate in self.observed:
+            return replace(self.observed[candidate], charged=False, repeated=True)
         found = super().evaluate(by_stages(candidate))
-        self.observed[candidate] = self.observed.pop(by_stages(candidate), found)
+        self.observed[candidate] = self.observed.pop(by_stages(candidate))
         return found
 
 

@@ -105,7 +105,7 @@ def load_dataset(
         *data.warnings,
         *reading_notes(data, splits, settings.window, settings.framing, InputSize.of(storage_px)),
     )
-    copies = near_copies_between(data, splits) if look_for_copies else ()
+    copies = near_copies_between(data, splits, settings.framing) if look_for_copies else ()
     warnings = (*warnings, *crossing_groups(data, settings), *copies)
     dataset = make_dataset(
         name=data.name,

@@ -14,6 +14,7 @@ from scalesearch.data.skipped_files import shown_path
 from scalesearch.data.split_names import SPLITS, SplitName, splits_of
 from scalesearch.errors import ConfigError
 from scalesearch.files import is_folder
+from scalesearch.values.session import EARLIER_READING
 
 IMAGES: Final = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
 MASKS: Final = ("masks", "mask", "annotations", "labels", "segmentations", "SegmentationClass", "gt", "gtFine")
@@ -77,12 +78,16 @@ def scan_masks(path: Path) -> MaskTree:
     root = path if path.is_dir() else path.parent
     found = _folders(root, path)
     names, colours, told = classes_of(root, found.described)
-    files, missing, spare = list[MaskedFile](), list[Path](), 0
+    files, missing, spare, seen, twice = list[MaskedFile](), list[Path](), 0, set[str](), list[Path]()
     for split, folder in found.images.items():
         images, masks = list(_images_below(folder)), _masks_below(found.masks[split])
         mask_of = _taken(masks, images, folder)
         for image in images:
-            mask = mask_of.get(image)
+            plain, mask = os.path.normpath(image), mask_of.get(image)
+            if plain in seen:
+                twice.append(image)
+                continue
+            seen.add(plain)
             if mask is None:
                 missing.append(image)
             else:
@@ -100,6 +105,11 @@ def scan_masks(path: Path) -> MaskTree:
         some = ", ".join(shown_path(image, root) for image in found.outside[:_SHOWN])
         more = ", ..." if len(found.outside) > _SHOWN else ""
         notes.append(f"data {root}: left out {len(found.outside)} images that lie in no split folder: {some}{more}")
+    if twice:
+        notes.append(
+            f"data {root}: {len(twice)} images are in two splits, the second time left out {EARLIER_READING} in both "
+            f"splits), e.g. {shown_path(twice[0], root)}"
+        )
     if spare:
         notes.append(f"data {root}: {spare} masks have no image, e.g. are left from images that were removed")
     return MaskTree(
@@ -107,10 +117,17 @@ def scan_masks(path: Path) -> MaskTree:
         files=tuple(files),
         class_names=names,
         colours=colours,
-        divided=set(found.images) != {"train"} or bool(found.described.folders),
+        divided=_is_divided(found, files),
         missing=tuple(missing),
         notes=tuple(notes),
     )
+
+
+def _is_divided(found: _Folders, files: Sequence[MaskedFile]) -> bool:
+    """Tell whether there are splits: data.yaml may name one folder twice, so that there is none after all."""
+    if not found.described.folders:
+        return set(found.images) != {"train"}
+    return len(found.images) == 1 or any(file.split != "train" for file in files)
 
 
 LAYOUT: Final = (

@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.data.dataset import ImageSplit
+from scalesearch.data.framing import covered_part
 from scalesearch.data.resize import rows_of_chunk
+from scalesearch.values.network_spec import InputSize
+from scalesearch.values.settings import Fit
 
 MOST_BITS: Final = 6
 """Two pictures are compared in full only if no more than this many of the 64 bits of their hashes differ."""
@@ -36,15 +39,16 @@ class _Looks:
     """(number,): whether the picture is nearly of one colour."""
 
 
-def near_copy_warnings(splits: Mapping[str, Sequence[ImageSplit]], *, name: str) -> tuple[str, ...]:
+def near_copy_warnings(splits: Mapping[str, Sequence[ImageSplit]], *, name: str, fit: Fit) -> tuple[str, ...]:
     """Warn of images of a split that look like images of an earlier split, with two examples.
 
     Args:
         splits: The splits by name, the one that is trained on first. One of several parts (images to train on and those
             to calibrate on) counts as one.
         name: Name of the data set, for the warnings.
+        fit: How the images were brought to one size: the bars of `pad`, which all images share, are not looked at.
     """
-    looks = {split: _joined([_looks(part) for part in parts]) for split, parts in splits.items()}
+    looks = {split: _joined([_looks(part, fit) for part in parts]) for split, parts in splits.items()}
     warnings, names = [], list(splits)
     for at, second in enumerate(names):
         for first in names[:at]:
@@ -65,15 +69,15 @@ def near_copy_warnings(splits: Mapping[str, Sequence[ImageSplit]], *, name: str)
     return tuple(warnings)
 
 
-def _looks(split: ImageSplit) -> _Looks:
+def _looks(split: ImageSplit, fit: Fit) -> _Looks:
     thumbnails = np.empty((len(split), _SIDE * _SIDE), np.float32)
-    _, height, width, _ = split.images.shape
-    rows, columns = _samples(int(height)), _samples(int(width))
     step = rows_of_chunk(split.images.shape)
-    for start in range(0, len(split), step):
-        some = split.images[start : start + step][:, rows[:, None], columns]
-        cells = some.reshape(len(some), _SIDE, _SAMPLES, _SIDE, _SAMPLES * some.shape[3])
-        thumbnails[start : start + step] = cells.mean(axis=(2, 4), dtype=np.float32).reshape(len(some), -1)
+    for places, rows, columns in _looked_at(split, fit):
+        for start in range(0, len(places), step):
+            some = places[start : start + step]
+            pixels = split.images[some][:, rows[:, None], columns]
+            cells = pixels.reshape(len(some), _SIDE, _SAMPLES, _SIDE, _SAMPLES * pixels.shape[3])
+            thumbnails[some] = cells.mean(axis=(2, 4), dtype=np.float32).reshape(len(some), -1)
     deviation = thumbnails.std(axis=1)
     centred = thumbnails - thumbnails.mean(axis=1, keepdims=True)
     cells = centred.reshape(-1, 8, 2, 8, 2).mean(axis=(2, 4)).reshape(-1, 64)
@@ -93,10 +97,23 @@ def _joined(parts: Sequence[_Looks]) -> _Looks:
     )
 
 
-def _samples(side: int) -> NDArray[np.int64]:
-    """Return the places of evenly spaced pixels along a side, several for each pixel of a thumbnail."""
+def _looked_at(split: ImageSplit, fit: Fit) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield the indices of images of one size, and the rows and columns at which they are looked at."""
+    _, height, width, _ = (int(side) for side in split.images.shape)
+    if fit != "pad" or split.facts is None:
+        yield np.arange(len(split)), _samples(height, 0.0, 1.0), _samples(width, 0.0, 1.0)
+        return
+    sizes, size_of = np.unique(split.facts.sizes, axis=0, return_inverse=True)
+    for number, (own_width, own_height) in enumerate(sizes.tolist()):
+        storage = InputSize(height_px=height, width_px=width)
+        top, left, bottom, right = covered_part(own_height, own_width, storage, fit)
+        yield np.flatnonzero(size_of.ravel() == number), _samples(height, top, bottom), _samples(width, left, right)
+
+
+def _samples(side: int, first: float, last: float) -> NDArray[np.int64]:
+    """Return the places of evenly spaced pixels between two fractions of a side, several for each of a thumbnail's."""
     number = _SIDE * _SAMPLES
-    return ((np.arange(number) + 0.5) / number * side).astype(np.int64)
+    return ((first + (np.arange(number) + 0.5) / number * (last - first)) * side).astype(np.int64)
 
 
 def _asked(first: _Looks, second: _Looks) -> tuple[NDArray[np.int64], bool]:

@@ -13,10 +13,10 @@ from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import Fit, WindowSetting
 
 
-def near_copies_between(data: SourceData, splits: Splits) -> tuple[str, ...]:
+def near_copies_between(data: SourceData, splits: Splits, fit: Fit) -> tuple[str, ...]:
     """Warn of images that are in two splits, unchanged or nearly so."""
     train, val, calibration, test = splits
-    return near_copy_warnings({"train": (train, calibration), "val": (val,), "test": (test,)}, name=data.name)
+    return near_copy_warnings({"train": (train, calibration), "val": (val,), "test": (test,)}, name=data.name, fit=fit)
 
 
 def not_on_disk(dataset: Dataset, *, asked: bool) -> tuple[str, ...]:

@@ -71,9 +71,10 @@ def latency_section(record: MeasuredTrial, later: Later) -> Iterator[str]:
         + ": reading and resizing the image are not in it."
     )
     if after and (whole := latency.end_to_end):
+        when = "after this training" if later.exported else "when the study was made"
         yield ""
         yield (
             f"End to end {report.milliseconds(whole.p50_ms)}: {report.milliseconds(alone.p50_ms)} for the network, "
             f"{report.milliseconds(after.p50_ms)} for making results of its answers (numpy on one thread, median of "
-            f"{after.images} validation images, when the study was made)."
+            f"{after.images} validation images, {when})."
         )

@@ -101,8 +101,8 @@ def _network(record: MeasuredTrial, made: Pruning, built: BuiltParts) -> Iterato
     yield from markdown_table(("part", "kernel", "blocks", "channels", "stride"), rows)
     yield ""
     if neck := report.neck_text(record.candidate.scaling):
-        rows_of = f"rows of {spec.neck_depth} convolutions of {spec.neck_kernel}x{spec.neck_kernel}"
-        yield f"Between backbone and outputs: {neck} ({rows_of})."
+        own = f" (rows of {spec.neck_depth} convolutions of {spec.neck_kernel}x{spec.neck_kernel})"
+        yield f"Between backbone and outputs: {neck}{own if spec.decoder != 'lraspp' else ''}."
     yield _size(record)
     if made.any:
         pruned = report.made_pruning_text(record.candidate.pruning, made)

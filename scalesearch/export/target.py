@@ -23,6 +23,8 @@ FIXED = (MODEL, WEIGHTS, SCRIPT, NAME, PREPROCESSING, CALIBRATION, LOCK, CARD)
 _LITTER = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|\._.*|__pycache__|\.directory")
 _BUILT_IN_C = re.compile(r"self_test|.*\.o")
 """Files that the Makefile of the format `c` builds."""
+_OBJECTS = re.compile(r"^OBJECTS = model\.o (.*)labels\.o self_test\.o$", re.MULTILINE)
+"""The line of that Makefile with the files of the task between those of all tasks."""
 _SHOWN, _SHOWN_SIGNS = 4, 200
 
 
@@ -154,7 +156,7 @@ def _strangers(folder: Path) -> Iterator[str]:
     """Yield what is in the folder under a name that no export uses."""
     from scalesearch.export.formats import OUTPUTS
 
-    files = {*FIXED, *PICTURES, *(name for names in OUTPUTS.values() for name in names)}
+    files = {*FIXED, *PICTURES, *(name for names in OUTPUTS.values() for name in names), *_c_modules(folder)}
     folders = {str(Path(name).parent) for name in files} - {"."}
     for path in folder.iterdir():
         if _is_litter(path):
@@ -167,6 +169,20 @@ def _strangers(folder: Path) -> Iterator[str]:
                     yield name
         elif path.name not in files or not _is_plain(path):
             yield path.name
+
+
+def _c_modules(folder: Path) -> Iterator[str]:
+    """Yield the C files of a task of another package, which the Makefile of an export names; it must be unchanged."""
+    from scalesearch.deployment.formats.c_texts import makefile
+
+    try:
+        text = (folder / "c" / "Makefile").read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return
+    if found := _OBJECTS.search(text):
+        names = found[1].replace(".o", "").split()
+        if text == makefile(dict.fromkeys(names)):
+            yield from (f"c/{name}.{ending}" for name in names for ending in "ch")
 
 
 def _is_plain(path: Path) -> bool:

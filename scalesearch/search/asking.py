@@ -122,9 +122,11 @@ class Asker:
     @property
     def chooses_by_room(self) -> bool:
         """Whether the next candidate is chosen by how long it takes, or costs no training."""
+        if self._left_behind:  # it comes first, and may have to be trained
+            return False
         if self._precisions.wanted:
             return True
-        if self.sampler != "growth" or self._left_behind or self._lengths.beginning():
+        if self.sampler != "growth" or self._lengths.beginning():
             return False
         # Seconds are expected once a training without simulated rounding was measured.
         own = [record for record in self._ledger.records.values() if record.state == "complete"]

@@ -98,9 +98,11 @@ class Lengths:
 
         It may have been asked before the study was made longer. If there was one length, that was the shortest.
         """
-        known = parameters.get(STEPS)
+        known, position = parameters.get(STEPS), parameters.get(index_name(STEPS))
         if index_name(STEPS) in self.shortest and known in self.all:
             return {index_name(STEPS): self.all.index(int(known))}
+        if STEPS in self.shortest and position is not None:
+            return {STEPS: self.all[int(position)]}
         return self.shortest
 
     @property

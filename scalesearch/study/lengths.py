@@ -78,11 +78,14 @@ def made_longer(stored: Session, space: SearchSpace, lengths: LengthsSetting) ->
 
 
 def is_longer(stored: Session, space: SearchSpace) -> bool:
-    """Tell whether the space has all lengths of the study and a greater one, to which its trunks can be trained on."""
+    """Tell whether the space has all lengths of the study and greater ones, to which its trunks can be trained on.
+
+    Others must not come between: a trial that a killed run left behind may be known by the position of its length.
+    """
     kept = _lengths_of(stored.space)
     if not kept or _is_axis(stored) or axis_of(stored.space.axes, _SCHEDULE) != Choice(values=("wsd",)):
         return False
-    return {*kept} < {*space.lengths} and space.lengths[-1] > kept[-1]
+    return len(space.lengths) > len(kept) and space.lengths[: len(kept)] == kept
 
 
 def _lengths_of(space: SearchSpace) -> tuple[int, ...]:

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from replay.large import CUTS, Surrogate, drawn_trunks, known_of, sampled
-from replay.large_compare import AlikeReplay, LargeReplay, alike, by_stages, compare, searched
+from replay.large_compare import FIXED_S, AlikeReplay, LargeReplay, alike, by_stages, compare, searched
 from replay.lines import Line
 from replay.shapes import PRECISIONS, Shape, large_space, shape_of
 from replay.table import shape_of_line
 
 from scalesearch.networks import base_spec
 from scalesearch.networks.scaling import scale
+from scalesearch.search.ledger import FREE_IN_A_ROW
 from scalesearch.spaces.suggest import random_candidates
 from scalesearch.values.candidate import Candidate
 
@@ -127,11 +128,12 @@ def test_a_replay_charges_trunks_and_networks_once() -> None:
     cut = cut_of(shape, 0.5).candidate(steps=240)
     first, sibling, branch, again = (replay.evaluate(each) for each in (*ways, cut, ways[0]))
     assert [first.charged, sibling.charged, branch.charged, again.charged] == [True, False, True, False]
+    assert [first.repeated, sibling.repeated, branch.repeated, again.repeated] == [False, False, False, True]
     assert replay.trainings == 2
     spent = np.diff([0.0, *(seconds for _, seconds in replay.at)])
     own = {name: float(np.exp(values[0])) for name, values in surrogate().tell([ways[0]]).items()}
-    assert spent[0] == pytest.approx(own["log_trunk_s"] + own["log_branch_s"] + 3)
-    assert spent[1] == pytest.approx(3)
+    assert spent[0] == pytest.approx(own["log_trunk_s"] + own["log_branch_s"] + FIXED_S)
+    assert spent[1] == pytest.approx(FIXED_S)
     assert LargeReplay(surrogate(), math.inf, 0).evaluate(ways[0]).score == first.score
     assert LargeReplay(surrogate(), math.inf, 1).evaluate(ways[0]).score != first.score
 
@@ -141,7 +143,7 @@ def test_every_sampler_searches_it(name: str) -> None:
     replay = LargeReplay(surrogate(), 2e7, 0)
     searched(replay, SPACE, name, seed=0, trainings=9)  # type: ignore[arg-type]
     assert replay.trainings == 9
-    assert not any(replay.is_refused(candidate) for candidate in replay.observed)
+    assert all(replay.excess(candidate) <= 0 for candidate in replay.observed)
 
 
 def test_stages_scaled_alike_are_searched_on_the_same_fit() -> None:
@@ -149,6 +151,35 @@ def test_stages_scaled_alike_are_searched_on_the_same_fit() -> None:
     searched(replay, alike(SPACE), "growth", seed=0, trainings=8)
     assert replay.trainings == 8
     assert all(not candidate.scaling.stages for candidate in replay.observed)
+
+
+def test_a_candidate_with_stages_alike_is_observed_once() -> None:
+    replay, candidate = AlikeReplay(surrogate(), math.inf, 0), random_candidates(alike(SPACE), 1, seed=4)[0]
+    first, again = replay.evaluate(candidate), replay.evaluate(candidate)
+    assert (first.charged, first.repeated, again.charged, again.repeated) == (True, False, False, True)
+    assert (again.score, again.p50_ms) == (first.score, first.p50_ms)
+    assert len(replay.at) == len(replay.truth) == len(replay.observed) == 1
+
+
+def test_a_candidate_above_the_limit_is_told_by_how_much() -> None:
+    shape = drawn_trunks(SPACE, 1)[0]
+    candidate = shape.candidate(steps=240)
+    macs = float(np.exp(surrogate().tell([candidate])["log_macs"][0]))
+    assert LargeReplay(surrogate(), macs / 2, 0).excess(candidate) == pytest.approx(1.0)
+    assert LargeReplay(surrogate(), macs * 2, 0).excess(candidate) == pytest.approx(-0.5)
+    assert LargeReplay(surrogate(), math.inf, 0).excess(candidate) == -1.0
+
+
+def test_a_search_that_finds_only_what_is_refused_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[Candidate]()
+
+    def excess(_replay: LargeReplay, candidate: Candidate) -> float:
+        asked.append(candidate)
+        return 1.0
+
+    monkeypatch.setattr(LargeReplay, "excess", excess)
+    searched(LargeReplay(surrogate(), 2e7, 0), SPACE, "tpe", seed=0, trainings=9)
+    assert len(asked) == FREE_IN_A_ROW
 
 
 def test_the_comparison_has_a_line_for_each(monkeypatch: pytest.MonkeyPatch) -> None:

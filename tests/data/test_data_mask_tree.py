@@ -90,3 +90,28 @@ def test_splits_may_have_folders_of_images_of_unlike_names(tmp_path: Path) -> No
     pair(tmp_path, "images/val/b.png", "masks/val/b.png")
     (tmp_path / "data.yaml").write_text("train: img/train\nval: images/val\n")
     assert [file.mask.name for file in scan_masks(tmp_path).files] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "counts", "divided"),
+    [
+        ("images/train", "images/train", {"train": 2, "val": 0}, False),
+        ("images", "images/val", {"train": 5, "val": 0}, False),
+        ("images/train", "images", {"train": 2, "val": 3}, True),
+    ],
+)
+def test_an_image_is_in_the_first_split_that_has_it(
+    train: str, val: str, counts: dict[str, int], divided: bool, tmp_path: Path
+) -> None:
+    for name in ("train/a.png", "train/b.png", "val/a.png", "val/b.png", "val/c.png"):
+        pair(tmp_path, f"images/{name}", f"masks/{name}")
+    (tmp_path / "data.yaml").write_text(f"train: {train}\nval: {val}\n")
+    tree = scan_masks(tmp_path)
+    assert {split: sum(file.split == split for file in tree.files) for split in counts} == counts
+    assert len({file.image for file in tree.files}) == len(tree.files)
+    assert tree.divided == divided
+    twice = {"images/train": 2, "images/val": 3, "images": 2}[val]
+    (note,) = tree.notes
+    assert (
+        f"{twice} images are in two splits, the second time left out (earlier versions: in both splits), e.g. " in note
+    )

@@ -14,6 +14,7 @@ from scalesearch.records.confirmed import UNKNOWN_COST
 from scalesearch.tasks.classification.views import ClassificationViews
 from scalesearch.values.candidate import Candidate, Precision, Pruning, Quantization
 from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.latency import Postprocessing
 from scalesearch.values.parent import Parent
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import Session
@@ -31,6 +32,23 @@ def card_of(
     parts = ClassificationViews().card(record, later.score)
     path = write_model_card(record, session, session.folder, card=parts, later=later, written=written)
     return path.read_text(encoding="utf-8")
+
+
+def run_of(record: MeasuredTrial) -> ConfirmedRun:
+    assert record.quality and record.latency
+    return ConfirmedRun(
+        trial=record.trial,
+        seed=3,
+        steps=2400,
+        train_s=1.0,
+        float_score=record.quality.score,
+        validation=record.quality,
+        test=record.quality,
+        latency=record.latency,
+        size_bytes=1,
+        onnx_sha256="0",
+        network_sha256="0",
+    )
 
 
 def test_every_number_is_that_of_the_record(session: Session, make_record: RecordFactory) -> None:
@@ -67,23 +85,32 @@ def test_no_more_calibration_images_are_told_than_there_were(session: Session, m
 
 def test_confirmed_runs_are_shown_and_end_the_warning(session: Session, make_record: RecordFactory) -> None:
     record, full = make_record(7), make_record(7, top1=0.9)
-    assert full.quality and full.latency
-    run = ConfirmedRun(
-        trial=7,
-        seed=3,
-        steps=2400,
-        train_s=1.0,
-        float_score=0.9,
-        validation=full.quality,
-        test=full.quality,
-        latency=full.latency,
-        size_bytes=1,
-        onnx_sha256="0",
-        network_sha256="0",
-    )
-    text = card_of(record, session, later=Later(confirmed=(run,)))
+    text = card_of(record, session, later=Later(confirmed=(run_of(full),)))
     assert "| test, confirmed: seed 3, 2400 steps | 90.0 (88.0-92.0) |" in text
     assert "Not confirmed" not in text
+
+
+def test_the_work_on_answers_is_dated_as_it_was_timed(session: Session, make_record: RecordFactory) -> None:
+    record = make_record(7)
+    assert record.latency
+    after = Postprocessing(p50_ms=0.5, p50_low_ms=0.4, p50_high_ms=0.6, images=64)
+    record = dataclasses.replace(record, latency=record.latency.beside(after, "end_to_end"))
+    assert "median of 64 validation images, when the study was made)" in card_of(record, session)
+    run = run_of(record)
+    text = card_of(record, session, later=Later(confirmed=(run,), exported=run))
+    assert "median of 64 validation images, after this training)" in text
+
+
+def test_a_decoder_without_rows_of_convolutions_has_none(session: Session, make_record: RecordFactory) -> None:
+    record = make_record(7)
+    assert record.spec
+    scaling = dataclasses.replace(record.candidate.scaling, decoder="lraspp")
+    candidate = dataclasses.replace(record.candidate, scaling=scaling)
+    own = dataclasses.replace(record, candidate=candidate, spec=dataclasses.replace(record.spec, decoder="lraspp"))
+    assert "Between backbone and outputs: lraspp.\n" in card_of(own, session)
+    scaling = dataclasses.replace(record.candidate.scaling, neck_width=2.0)
+    own = dataclasses.replace(record, candidate=dataclasses.replace(record.candidate, scaling=scaling))
+    assert re.search(r"Between backbone and outputs: .* \(rows of \d+ convolutions of \dx\d\)\.", card_of(own, session))
 
 
 def test_synthetic_data_are_called_so(session: Session, make_record: RecordFactory) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from scalesearch.deployment.formats.c_texts import makefile
 from scalesearch.errors import ConfigError
 from scalesearch.export.formats import FORMATS, OUTPUTS
 from scalesearch.export.metadata import write_config
@@ -100,6 +101,19 @@ def test_what_no_export_wrote_is_never_replaced(name: str, export: Path) -> None
         earlier_export(export)
     assert "another folder with --to" in str(caught.value)
     assert (export / name).read_text() == "mine"
+
+
+def test_c_files_of_a_task_of_another_package_are_known_by_the_unchanged_makefile(export: Path) -> None:
+    (export / "c").mkdir(exist_ok=True)
+    made = export / "c" / "Makefile"
+    made.write_text(makefile({"level": ("", "")}))
+    for name in ("level.c", "level.h"):
+        (export / "c" / name).write_text("")
+    assert earlier_export(export)
+    made.write_text(made.read_text().replace("OBJECTS = model.o", "OBJECTS = model.o mine.o"))
+    (export / "c" / "mine.c").write_text("mine")
+    with pytest.raises(ConfigError, match=r"holds c/level\.c, c/level\.h, c/mine\.c, which no export wrote"):
+        earlier_export(export)
 
 
 def test_a_link_or_folder_under_a_name_of_ours_is_not_ours(export: Path, tmp_path: Path) -> None:

@@ -523,6 +523,7 @@ def test_a_trial_left_behind_keeps_its_length_where_it_is_asked_otherwise_by_now
     assert lengths(240, 960).left({}) == {"training.steps": 240}, "from before there were several"
     assert lengths(240, 960, 1920).left({"training.steps": 960}) == {"training.steps.index": 1}
     assert lengths(240, 960, 1920).left({"scaling.width": 1.0}) == {"training.steps.index": 0}
+    assert lengths(240, 960, 1680).left({"training.steps.index": 1}) == {"training.steps": 960}
 
 
 def test_without_lengths_nothing_is_given(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from scalesearch.search.precisions import SIBLING_TRIES, TRIES
 from scalesearch.search.samplers import make_sampler
 from scalesearch.search.siblings import SIBLING_OF
 from scalesearch.search.storage import opened_study
+from scalesearch.search.time_limit import TimeLimit
 from scalesearch.spaces.suggest import suggest, trial_parameters
 from scalesearch.values.candidate import Candidate, Precision
 from scalesearch.values.record import TrialRecord
@@ -289,6 +290,26 @@ def test_a_candidate_left_behind_is_gone_on_with_where_the_budget_has_room(tmp_p
     leave_behind(tmp_path, next(c for s in scalings if (c := replace(records[1].candidate, scaling=s)) not in known))
     run(tmp_path, 3, sampler="random")
     assert assert_sound(tmp_path, 3)[number].state == "complete"
+
+
+def test_a_candidate_left_behind_has_the_time_of_a_training_though_siblings_are_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, 2, sampler="random")
+    records = RecordStore(tmp_path).all()
+    known, scaling = {record.candidate for record in records}, records[1].candidate.scaling
+    own = (replace(records[1].candidate, scaling=replace(scaling, width=width)) for width in (0.5, 1.0, 1.5, 2.0))
+    leave_behind(tmp_path, next(each for each in own if each not in known))
+    asked = list[bool]()
+
+    def is_up(_limit: TimeLimit, _records: object, *, trained: bool) -> bool:
+        asked.append(trained)
+        return False
+
+    monkeypatch.setattr(TimeLimit, "is_up", is_up)
+    run(tmp_path, 4, sampler="random", siblings=True, max_time_s=1000)
+    assert asked[0], "it comes first"
+    assert not all(asked), "a sibling has the time of one"
 
 
 def test_a_full_disk_stops_the_run_with_words_and_the_trial_is_gone_on_with(tmp_path: Path) -> None:

@@ -492,11 +492,11 @@ def test_a_study_is_made_longer_and_goes_on_so(tmp_path: Path) -> None:
         assert (again.space.lengths, again.full_updates) == ((4, 16), 16)
         assert not any(line.startswith("lengths: longer") for line in said)
     said.clear()
-    assert opened(root, "training.steps=[8,64]", say=said.append).space.lengths == (4, 8, 16, 64)
+    assert opened(root, "training.steps=[16,64]", say=said.append).space.lengths == (4, 16, 64)
     assert [line for line in said if "longer than before. Candidates of 4 or 16 updates leave" in line]
-    for fewer in ("training.steps=4", "training.steps=8", "training.steps=[4,16,32]"):
+    for others in ("training.steps=4", "training.steps=16", "training.steps=[32,128]", "training.steps=[2,128]"):
         with pytest.raises(ConfigError, match=r"space\.axes\.training\.steps"):
-            opened(root, fewer)
+            opened(root, others)
 
 
 def test_the_numbers_of_a_space_of_its_own_make_no_study_longer(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """A detector's ONNX file with decoding and suppression inside finds in ONNX Runtime what this program finds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +22,7 @@ from scalesearch.tasks.detection.decoding import (
     LEAST_SCORE,
     MOST_CANDIDATES,
     MOST_DETECTIONS,
+    Detections,
     decode_answers,
     sigmoid,
 )
@@ -97,6 +100,24 @@ def crowded(kind: str) -> NDArray[np.float32]:
         raw[:, :, :4] = random.uniform(2, 6, raw[:, :, :4].shape)
         raw[:, :, 4:] = np.round(raw[:, :, 4:] / 8)
     return raw
+
+
+def test_detections_are_the_same_in_any_order_but_for_rounding() -> None:
+    boxes = np.asarray([[0, 0, 10, 10], [20, 20, 40, 60], [5, 5, 9, 9]], np.float32)
+    scores, classes = np.asarray([0.5, 0.50000003, 0.2], np.float32), np.asarray([1, 0, 0])
+    one = Detections(boxes=boxes, classes=classes, scores=scores)
+
+    def changed(order: tuple[int, ...], **parts: NDArray[Any]) -> Detections:
+        at = list(order)
+        return replace(Detections(boxes=boxes[at], classes=classes[at], scores=scores[at]), **parts)
+
+    assert same_detections(one, changed((1, 0, 2)))
+    assert same_detections(one, changed((0, 1, 2), scores=scores + np.float32(5e-5), boxes=boxes + np.float32(0.005)))
+    assert not same_detections(one, changed((0, 1)))
+    assert not same_detections(one, changed((0, 1, 1))), "one of them twice"
+    assert not same_detections(one, changed((0, 1, 2), classes=np.asarray([0, 1, 0])))
+    assert not same_detections(one, changed((0, 1, 2), scores=scores + np.float32(2e-4)))
+    assert not same_detections(one, changed((0, 1, 2), boxes=boxes + np.float32(0.1)))
 
 
 @pytest.mark.parametrize("kind", ["inverted", "equal"])
