@@ -1,7 +1,6 @@
 """A group of networks is trained by the program's own trunk and branches, and becomes complete lines of a table."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,10 +12,12 @@ from replay.table import table_of
 from replay.training import Group, network_line, train_group
 
 from scalesearch.chain.planner import Planner
-from scalesearch.training.train import Trained, train
+from scalesearch.chain.trainer import Trainer
+from scalesearch.training.train import Trained
 from scalesearch.values.session import Session
 
 pytestmark = pytest.mark.slow
+_train = Trainer.train
 SHAPES = tuple(Shape(resolution=1.0, depth=1.0, width=0.5, kernel=1.0, cut=cut) for cut in (0.0, 0.5))
 
 
@@ -37,14 +38,14 @@ def session(tmp_path_factory: pytest.TempPathFactory, brief_calm: None) -> Itera
     timing._held.clear()
 
 
-def _second_a_step(*arguments: Any, **named: Any) -> Trained:
-    """Train as ever, but tell a second for each update: how long a machine really took is no matter of a test."""
-    trained = train(*arguments, **named)
-    return replace(trained, seconds=float(trained.steps))
+def _second_a_step(trainer: Trainer, *arguments: Any) -> tuple[Trained, float]:
+    """Train as ever, but tell a second for each update: how long a machine took, or waited, is no matter here."""
+    trained, _ = _train(trainer, *arguments)
+    return trained, float(trained.steps)
 
 
 def test_lines_make_a_table_and_longer_trainings_continue(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scalesearch.chain.trainer.train", _second_a_step)
+    monkeypatch.setattr(Trainer, "train", _second_a_step)
     training.load(session)
     timing.load(session, 0)
     planner = Planner(session)
