@@ -92,6 +92,10 @@ def test_frames_are_the_tables(tmp_path: Path, make_record: MakeRecord) -> None:
     assert study.frame()["top1"].to_dict() == {0: 0.9, 1: 0.7, 2: 0.6}
     assert study.frame(front_only=True).index.to_list() == [1, 0]  # fastest first
     assert study.frame().groupby("precision")["top1"].max().to_dict() == {"fp32": 0.9}
+    for trial in range(3):
+        RecordStore(tmp_path).save(make_record(trial, top1=None))
+    none = scalesearch.read_study(tmp_path).frame(front_only=True)
+    assert none[["top1", "p50_ms"]].empty and none.index.name == "trial"
 
 
 def test_the_picture_is_a_figure_of_its_own(tmp_path: Path, make_record: MakeRecord) -> None:

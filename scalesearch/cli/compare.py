@@ -9,7 +9,7 @@ import typer
 
 from scalesearch.cli.studies import find_study, front_under, read_records
 from scalesearch.cli.terminal import echo
-from scalesearch.errors import ConfigError
+from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.values.quality import score_noun
 from scalesearch.views.words import device_text, milliseconds, percent, score_noun_of
 
@@ -69,7 +69,11 @@ def _read(paths: Sequence[Path]) -> "list[ComparedStudy]":
     found = []
     for folder in folders:
         records, session = read_records(folder), stored_session(folder)
-        front_under(records)  # gives the reason where a study has no front
+        try:
+            front_under(records)
+        except NoFeasibleTrialError as error:
+            message = f"{folder}: {error}"
+            raise NoFeasibleTrialError(message) from None
         name = folder.name if unlike else str(folder)
         found.append(ComparedStudy(name=name, records=records, session=session))
     return found

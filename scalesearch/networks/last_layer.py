@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from scalesearch.errors import StageFailed
 from scalesearch.memory_layouts import laid_out, layout_of, moved
 from scalesearch.registered_layers import replace_layer_everywhere
+from scalesearch.strided_convolutions import sound_convolutions
 from scalesearch.values.network_spec import NetworkSpec
 
 STAGE: Final = "build"
@@ -74,7 +75,8 @@ def require_trainable(module: nn.Module, spec: NetworkSpec) -> None:
     Some modules return auxiliary logits, too, in training mode.
     """
     copied = moved(copy.deepcopy(module), layout_of(module)).train()
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():  # dropout draws from torch's global generator
+    forked = torch.random.fork_rng(devices=[])  # dropout draws from torch's global generator
+    with forked, torch.enable_grad(), sound_convolutions(copied):
         logits = logits_of_zeros(copied, spec, channels_last=True)
         try:
             torch.autograd.backward(logits.sum())

@@ -125,6 +125,8 @@ def _built_faults(spec: NetworkSpec) -> Iterator[str]:
 
 
 def _expansion_faults(place: str, stage: StageSpec) -> Iterator[str]:
+    if not (isinstance(stage.channels, int) and isinstance(stage.expansion, int)):
+        return  # told already
     if stage.block == "bottleneck" and stage.expansion >= 1 and stage.channels % stage.expansion:
         yield f"{place}.channels ({stage.channels}) must be a multiple of its expansion ({stage.expansion})"
     if stage.block == "basic" and stage.expansion != 1:

@@ -190,12 +190,15 @@ def layout_of_before(data: DataSettings, class_names: tuple[str, ...]) -> DataSe
     """Return the data settings with the `layout` by which the images were read, if they are older than that setting.
 
     The class names are known, so the layout can be found: the class folders lie in the source folder itself, or in the
-    folders of its splits.
+    folders of its splits. Where the source is another machine's, or closed to this user, the settings stay as they are.
     """
-    root = Path(data.source).expanduser()
-    if not root.is_dir():
+    try:
+        root = Path(data.source).expanduser()
+        if not root.is_dir():
+            return data
+        flat = all((root / name).is_dir() for name in class_names)
+    except (OSError, RuntimeError):  # a folder of another user, or `~name` of one that is not here
         return data
-    flat = all((root / name).is_dir() for name in class_names)
     return dataclasses.replace(data, layout="classes" if flat else "splits")
 
 

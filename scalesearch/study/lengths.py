@@ -13,7 +13,7 @@ from scalesearch.spaces.suggest import usual
 from scalesearch.values.session import Session
 from scalesearch.values.settings import LengthsSetting, RunSettings, SamplerName
 from scalesearch.values.space import STEPS, Choice, NamedAxis, SearchSpace
-from scalesearch.values.training_length import warmup_steps
+from scalesearch.values.training_length import trunk_steps, warmup_steps
 
 _SCHEDULE: Final = "training.schedule"
 _FORMER_STEPS: Final = {
@@ -187,6 +187,8 @@ def lengths_notes(
         before, recipe = _lengths_of(stored.space), usual(trained).recipe
         rising = {warmup_steps(replace(recipe, steps=steps)) for steps in (before[-1], kept[-1])}
         goes_on = "goes on with its trunk" if len(rising) == 1 else "begins anew, since its warm-up is longer"
+        if not trunk_steps(replace(recipe, steps=before[-1])):
+            goes_on = "begins anew, since it has no trunk (branch_fraction)"
         yield (
             f"lengths: longer than before. Candidates of {either(before)} updates leave the front, and each counts as "
             f"that part of a full training of {kept[-1]}; one that is trained longer {goes_on}"

@@ -86,8 +86,8 @@ class StudyView:
         members = {record.trial for record in self.front}
         metric = study_metric(self.records, self.session)
         rows = trial_rows(self.records, front=members, scores=self.scores, metric=metric)
-        frame = pd.DataFrame(front_rows(rows) if front_only else rows)
-        return frame.set_index("trial") if len(frame) else frame
+        frame = pd.DataFrame(front_rows(rows) if front_only else rows, columns=list(rows[0]) if rows else None)
+        return frame.set_index("trial") if rows else frame
 
     def plot(self, *, title: str = "") -> "Figure":
         """Draw the picture of front.png as a matplotlib figure: a notebook shows it, `figure.savefig` writes it.

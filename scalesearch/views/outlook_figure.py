@@ -66,11 +66,11 @@ def outlook_figure(found: Outlook | None, records: Sequence[TrialRecord], *, tel
         },
         _promises(found.best),
     ]  # fmt: skip
-    errors = _off(found.errors, score_noun_of(measured)) if tells_errors and found.errors else ""
+    errors = _off(found.errors, score_noun_of(records)) if tells_errors and found.errors else ""
     frame = layout(
         title=f"The front that a model of the trials expects{errors}",
-        x={"type": "log", "title": {"text": f"{latency_axis(measured)} (log scale)"}} | ticks(measured),
-        y={"title": {"text": f"{score_axis(measured)}, %"}},
+        x={"type": "log", "title": {"text": f"{latency_axis(records)} (log scale)"}} | ticks(measured),
+        y={"title": {"text": f"{score_axis(records)}, %"}},
     )
     if errors:
         frame["margin"]["t"] = _TOP_PX

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -68,7 +69,7 @@ def test_a_study_without_a_front_is_named(studies: tuple[Path, Path], make_recor
     for trial in (0, 1):
         RecordStore(studies[0]).path(trial).unlink()
     RecordStore(studies[0]).save(make_record(0, top1=None))
-    with pytest.raises(NoFeasibleTrialError, match="no feasible trial among 1"):
+    with pytest.raises(NoFeasibleTrialError, match=f"{re.escape(str(studies[0]))}: no feasible trial among 1"):
         _run(*studies)
 
 

@@ -54,7 +54,7 @@ def test_known_images_are_not_searched_for_copies_again_and_keep_their_warnings(
 ) -> None:
     asked = list[str]()
 
-    def search(splits: object, *, name: str) -> tuple[str, ...]:
+    def search(splits: object, *, name: str, fit: str) -> tuple[str, ...]:
         asked.append(name)
         return ("alike",)
 

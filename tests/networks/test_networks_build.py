@@ -156,6 +156,9 @@ BAD_SPECS = {
         "stages": (stage(block="bottleneck", channels=18, expansion=4),)
     },
     r"stages.1.expansion must be 1 in a basic block, not 2": {"stages": (stage(expansion=2),)},
+    r"stages.1.expansion must be a whole number of at least 1, not '4'": {
+        "stages": (stage(block="bottleneck", expansion="4"),)
+    },
     r"activation must be one of relu, relu6, silu, not 'gelu'": {"activation": "gelu"},
     r"head.width_rule must be one of": {"head": HeadSpec(width_rule="wide")},  # type: ignore[arg-type]
     r"norm_eps must be positive and below 1, not 0": {"norm_eps": 0.0},

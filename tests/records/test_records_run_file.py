@@ -10,9 +10,16 @@ import pytest
 
 from scalesearch.errors import ConfigError
 from scalesearch.networks.own_module import code_reader
-from scalesearch.records.run_file import NAME, read_run_file, recorded_command, refuse_changes, write_run_file
+from scalesearch.records.run_file import (
+    NAME,
+    layout_of_before,
+    read_run_file,
+    recorded_command,
+    refuse_changes,
+    write_run_file,
+)
 from scalesearch.values.session import Session
-from scalesearch.values.settings import DetectionSettings, MachineSettings
+from scalesearch.values.settings import DataSettings, DetectionSettings, MachineSettings
 from scalesearch.values.space import Choice, Limits
 
 
@@ -233,3 +240,9 @@ def test_other_code_of_a_users_module_is_refused_where_both_are_known(session: S
     stored = read_run_file(session.folder)
     assert stored and stored.code_read_by == code_reader()
     assert replace(stored, code_read_by="") == changed
+
+
+def test_a_study_of_before_opens_where_its_images_are_those_of_another_user() -> None:
+    for source in ("~a_user_that_nobody_is/photos", "no such folder"):
+        data = DataSettings(source=source)
+        assert layout_of_before(data, ("a", "b")) == data

@@ -605,6 +605,14 @@ def test_a_trunk_is_trained_on_if_both_lengths_have_the_whole_warm_up(tmp_path: 
     assert told.endswith("a full training of 16; one that is trained longer goes on with its trunk")
 
 
+def test_what_has_no_trunk_begins_anew(tmp_path: Path) -> None:
+    root, said, whole = write(tmp_path / "scans", 1000), list[str](), "training.branch_fraction=1"
+    opened(root, whole, "training.steps=4")
+    opened(root, whole, "training.steps=16", say=said.append)
+    (told,) = [line for line in said if line.startswith("lengths: longer than before.")]
+    assert told.endswith("begins anew, since it has no trunk (branch_fraction)")
+
+
 def test_another_sampler_than_growth_goes_on_with_no_longer_trainings(tmp_path: Path) -> None:
     root = write(tmp_path / "scans", 1000)
     opened(root, "training.steps=4", "sampler=tpe")

@@ -9,8 +9,10 @@ import pytest
 from scalesearch.analysis.belief import Errors
 from scalesearch.analysis.outlook import Outlook, Promise
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Scaling
+from scalesearch.values.latency import Postprocessing
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.views.outlook_figure import outlook_figure
+from scalesearch.views.words import latency_axis, score_axis
 
 
 def promise(width: float, score: float, p50_ms: float) -> Promise:
@@ -59,6 +61,14 @@ def test_short_trainings_are_left_out(make_record: Callable[..., MeasuredTrial])
     found = Outlook(front=(promise(0.5, 0.6, 0.1),), best=(), errors=None, considered=1)
     data = outlook_figure(found, [whole, short])["data"]
     assert next(trace for trace in data if trace["name"] == "measured")["x"] == [1.0]
+    assert short.quality and short.latency
+    after = Postprocessing(p50_ms=0.5, p50_low_ms=0.4, p50_high_ms=0.6, images=64)
+    quality, latency = replace(short.quality, metric="map50_95"), short.latency.beside(after, "end_to_end")
+    detector = replace(short, quality=quality, latency=latency)
+    assert (score_axis([detector]), latency_axis([detector])) != (score_axis([]), latency_axis([]))
+    axes = outlook_figure(found, [detector])["layout"]
+    assert axes["yaxis"]["title"]["text"] == f"{score_axis([detector])}, %", "although no trial is drawn"
+    assert axes["xaxis"]["title"]["text"] == f"{latency_axis([detector])} (log scale)"
 
 
 def test_the_words_tell_decoder_blocks_and_other_axes() -> None:
