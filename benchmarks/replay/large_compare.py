@@ -81,16 +81,15 @@ class LargeReplay:
 
     def excess(self, candidate: Candidate) -> float:
         """Return by how much the candidate's MACs exceed the limit, as a part of it; above 0, it is refused."""
-        return float(np.exp(self._surrogate.tell([candidate])["log_macs"][0])) / self._limit_macs - 1
+        return float(np.exp(self._surrogate.tell([self._in_table(candidate)])["log_macs"][0])) / self._limit_macs - 1
 
     def evaluate(self, candidate: Candidate) -> Observed:
         """Train, score and time a candidate, or return what is known of it."""
         if candidate in self.observed:
             return replace(self.observed[candidate], charged=False, repeated=True)
-        told, shape = (
-            {name: float(each[0]) for name, each in self._surrogate.tell([candidate]).items()},
-            shape_of(candidate),
-        )
+        there = self._in_table(candidate)
+        told = {name: float(each[0]) for name, each in self._surrogate.tell([there]).items()}
+        shape = shape_of(there)
         trunk = shape.trunk.name
         charged = shape not in self._networks
         if trunk not in self._trunks:
@@ -108,6 +107,10 @@ class LargeReplay:
         self.truth[candidate] = (told["val"], math.exp(told["log_ms"]))
         self.at.append((self.trainings, self.seconds))
         return found
+
+    def _in_table(self, candidate: Candidate) -> Candidate:
+        """Return the candidate of the large space that is meant."""
+        return candidate
 
     def _noise(self, name: str) -> float:
         """Return a standard normal number that belongs to this name in this replay."""
@@ -197,17 +200,8 @@ def by_stages(candidate: Candidate) -> Candidate:
 class AlikeReplay(LargeReplay):
     """Answers for candidates whose stages are scaled alike, which it takes for those of the large space."""
 
-    def excess(self, candidate: Candidate) -> float:
-        """Return by how much the candidate's MACs exceed the limit, as a part of it."""
-        return super().excess(by_stages(candidate))
-
-    def evaluate(self, candidate: Candidate) -> Observed:
-        """Train, score and time a candidate; the search knows it by the candidate that it asked for."""
-        if candidate in self.observed:
-            return replace(self.observed[candidate], charged=False, repeated=True)
-        found = super().evaluate(by_stages(candidate))
-        self.observed[candidate] = self.observed.pop(by_stages(candidate))
-        return found
+    def _in_table(self, candidate: Candidate) -> Candidate:
+        return by_stages(candidate)
 
 
 NAMES: Final = ("random", "nsga2", "tpe", "gp", "growth")

@@ -597,20 +597,21 @@ def test_a_study_is_made_longer_only_where_a_longer_training_goes_on_with_a_shor
     assert opened(root, *begun).space == session.space
 
 
-def test_a_trunk_is_trained_on_if_both_lengths_have_the_whole_warm_up(tmp_path: Path) -> None:
-    root, said, short = write(tmp_path / "scans", 1000), list[str](), "training.warmup_steps=1"
-    opened(root, short, "training.steps=4")
-    opened(root, short, "training.steps=16", say=said.append)
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("training.warmup_steps=1", "a full training of 16; one that is trained longer goes on with its trunk"),
+        ("training.branch_fraction=1", "begins anew, since it has no trunk (branch_fraction)"),
+    ],
+)
+def test_a_trunk_is_trained_on_if_there_is_one_and_both_lengths_have_the_whole_warm_up(
+    tmp_path: Path, setting: str, says: str
+) -> None:
+    root, said = write(tmp_path / "scans", 1000), list[str]()
+    opened(root, setting, "training.steps=4")
+    opened(root, setting, "training.steps=16", say=said.append)
     (told,) = [line for line in said if line.startswith("lengths: longer than before.")]
-    assert told.endswith("a full training of 16; one that is trained longer goes on with its trunk")
-
-
-def test_what_has_no_trunk_begins_anew(tmp_path: Path) -> None:
-    root, said, whole = write(tmp_path / "scans", 1000), list[str](), "training.branch_fraction=1"
-    opened(root, whole, "training.steps=4")
-    opened(root, whole, "training.steps=16", say=said.append)
-    (told,) = [line for line in said if line.startswith("lengths: longer than before.")]
-    assert told.endswith("begins anew, since it has no trunk (branch_fraction)")
+    assert told.endswith(says)
 
 
 def test_another_sampler_than_growth_goes_on_with_no_longer_trainings(tmp_path: Path) -> None:
